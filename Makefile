@@ -1,0 +1,78 @@
+# What can be done here: `make` lists it. Everything installs what it needs itself (scripts/prepare).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Steps use the package manager and all cores by themselves: one after the other.
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+started := $(shell date +%s)
+cache := $(or $(VMYARD_CACHE),/var/cache/vmyard)
+template := $(cache)/tiny.qcow2
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Tests start libvirtd and guests, so they run as root. For other users only the test programs do, not cargo:
+# else root would own files in target/.
+ifneq ($(shell id -u),0)
+sudo := sudo -E env "PATH=$(PATH)"
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E env PATH=$(PATH)
+endif
+
+# $(call timed,COMMANDS): runs them, says how long all of it took since make began, and passes the exit status on.
+define timed
+@status=0; ( $(1) ) || status=$$?; \
+if [[ $$status == 0 ]]; then result=passed; else result=FAILED; fi; \
+printf 'make %s: %s in %d s\n' '$@' "$$result" "$$(($$(date +%s) - $(started)))"; \
+exit $$status
+endef
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Prepare this machine, build, and run the server in the foreground (Ctrl-C stops it)
+	@scripts/run
+
+.PHONY: test
+test: prepare-test template ## Run all tests, with real guests under emulation
+	$(call timed,cargo test --workspace)
+
+.PHONY: test-full
+test-full: prepare-test template ## The same, with the long ones: cloud image, all kill points, long random sequences
+	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace -- --include-ignored)
+
+.PHONY: bench
+bench: prepare-test template ## Measure Vmyard beside the raw libvirt calls
+	$(call timed,cargo build --release && $(sudo) bench/run)
+
+.PHONY: openapi
+openapi: prepare ## Write openapi.json anew
+	@cargo run --quiet --bin vmyard -- openapi >openapi.json.new || { rm -f openapi.json.new; exit 1; }
+	@mv openapi.json.new openapi.json
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove what was built here, and the cached template and packages (not the server's data)
+	cargo clean
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities'
+
+.PHONY: prepare
+prepare:
+	@scripts/prepare
+
+.PHONY: prepare-test
+prepare-test:
+	@scripts/prepare --test
+
+.PHONY: template
+template: $(template)
+
+# Made again when one of the files that it is made from is newer.
+$(template): scripts/tiny-template $(shell find scripts/tiny -type f) | prepare
+	@$(sudo) mkdir -p -- '$(cache)'
+	@$(sudo) env 'VMYARD_CACHE=$(cache)' scripts/tiny-template '$@'

@@ -1,0 +1,75 @@
+//! What cloud-init is given.
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What cloud-init sets up at the first boot, through a NoCloud seed.
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct CloudInit {
+    /// The guest's hostname; the VM's name when absent (with `_` and `.` as `-`).
+    #[garde(inner(custom(check_hostname)))]
+    pub hostname: Option<String>,
+    /// The user to set up; the template's `default_user` when absent.
+    #[garde(inner(custom(check_user)))]
+    pub user: Option<String>,
+    /// That user's password. Only its hash leaves the server.
+    #[garde(inner(length(min = 1, max = 256), custom(check_password)))]
+    pub password: Option<String>,
+    /// OpenSSH public keys for that user.
+    #[serde(default)]
+    #[garde(length(max = 64), inner(custom(check_ssh_key)))]
+    pub ssh_keys: Vec<String>,
+    /// The user's own user-data (`#cloud-config`, `#!`, …), at most 256 KiB; it is merged after Vmyard's.
+    #[garde(inner(length(max = 262_144)))]
+    pub user_data: Option<String>,
+}
+
+impl std::fmt::Debug for CloudInit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Password and user-data may hold secrets: they never reach a log.
+        f.debug_struct("CloudInit").field("hostname", &self.hostname).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+fn check_hostname(value: &str, _: &()) -> garde::Result {
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if value.len() > 253 || !value.split('.').all(label_ok) {
+        return Err(garde::Error::new("must be a hostname (RFC 1123): labels of 1 to 63 letters, digits and '-', joined by '.'"));
+    }
+    Ok(())
+}
+
+fn check_user(value: &str, _: &()) -> garde::Result {
+    let first = value.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    let rest = value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
+    if !first || !rest || value.len() > 32 {
+        return Err(garde::Error::new("must be a Unix user name: a-z, 0-9, '_' and '-', first a letter or '_', at most 32"));
+    }
+    Ok(())
+}
+
+fn check_password(value: &str, _: &()) -> garde::Result {
+    if value.chars().any(|c| matches!(c, '\n' | '\r' | '\0')) {
+        return Err(garde::Error::new("must not have a line break or a NUL: no login could type it"));
+    }
+    Ok(())
+}
+
+fn check_ssh_key(value: &str, _: &()) -> garde::Result {
+    let mut parts = value.split_whitespace();
+    let kind = parts.next().unwrap_or_default();
+    let body = parts.next().unwrap_or_default();
+    let kind_ok = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"].iter().any(|prefix| kind.starts_with(prefix));
+    let body_ok = body.len() > 16 && body.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='));
+    if !kind_ok || !body_ok || value.len() > 16_384 || value.chars().any(char::is_control) {
+        return Err(garde::Error::new("must be an OpenSSH public key on one line: 'ssh-ed25519 AAAA… comment'"));
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Vmyard's wire types: one request type a method, with its reply.
+//!
+//! The request type *is* the method: its [`Rpc`] implementation names it and says who may call it, its doc comment is
+//! the text of the API reference, its fields' types and `garde` attributes are both the validation and the schema.
+//! This crate knows nothing of HTTP, of the database or of libvirt, so that a client can use it alone.
+
+pub mod cloud_init;
+pub mod network;
+pub mod node;
+pub mod page;
+pub mod pool;
+pub mod problem;
+pub mod rules;
+pub mod task;
+pub mod template;
+pub mod time;
+pub mod vm;
+pub mod volume;
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use cloud_init::CloudInit;
+pub use page::Page;
+pub use problem::{Code, FieldError, Problem};
+pub use time::Time;
+
+/// A method of the API, implemented by its request type.
+pub trait Rpc: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()> + Send + 'static {
+    /// The method's name on the wire: `POST /api/<NAME>`.
+    const NAME: &'static str;
+    /// The least role that may call it.
+    const ACCESS: Access;
+    /// What a successful call answers.
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+/// A role, and the least role that a method asks for. Each contains the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Lists and describes.
+    Viewer,
+    /// Works with VMs, volumes, snapshots, templates, consoles.
+    Operator,
+    /// Works with nodes, pools, networks, tokens, audit.
+    Administrator,
+}
+
+impl Access {
+    /// The role's name on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Access::Viewer => "viewer",
+            Access::Operator => "operator",
+            Access::Administrator => "administrator",
+        }
+    }
+
+    /// Reads what [`Access::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Access> {
+        [Access::Viewer, Access::Operator, Access::Administrator].into_iter().find(|role| role.as_str() == text)
+    }
+}

@@ -1,0 +1,411 @@
+//! Virtual machines.
+
+use crate::{Access, CloudInit, Rpc, Time, rules};
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Vm {
+    /// The libvirt domain's UUID.
+    pub id: Uuid,
+    /// The name, unique over all nodes for VMs that Vmyard manages.
+    pub name: String,
+    /// Power state.
+    pub state: VmState,
+    /// The node it lives on.
+    pub node: String,
+    /// The libvirt domain's name on that node, which never changes.
+    pub domain: String,
+    /// The template it was made from.
+    pub template: Option<String>,
+    /// The pool of its system disk.
+    pub pool: Option<String>,
+    /// Virtual CPUs now.
+    pub vcpus: u32,
+    /// Virtual CPUs that can be reached by hot-plug.
+    pub max_vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Memory that can be reached by hot-plug, in MiB.
+    pub max_memory_mib: u64,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Free text.
+    pub description: String,
+    /// Disks, the system disk first. The seed CD-ROM is not listed.
+    pub disks: Vec<Disk>,
+    /// Network interfaces, in the order of the definition.
+    pub networks: Vec<Nic>,
+    /// Use of CPU and memory (describe-vm only), when there were two readings.
+    pub usage: Option<Usage>,
+    /// The user that cloud-init sets up, when one was given.
+    pub user: Option<String>,
+    /// Whether Vmyard made it (or adopted it); others can be listed, started and stopped.
+    pub managed: bool,
+    /// Whether the row may be out of date: its node doesn't answer.
+    pub stale: bool,
+    /// When the node last told this.
+    pub observed_at: Option<Time>,
+    /// When Vmyard made it.
+    pub created_at: Option<Time>,
+}
+
+/// A VM's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// A create-vm is at work.
+    Creating,
+    /// It runs.
+    Running,
+    /// It is paused: its memory is kept, its CPUs don't run.
+    Paused,
+    /// It is off.
+    Shutoff,
+    /// A delete-vm is at work.
+    Deleting,
+    /// Its node has never told.
+    Unknown,
+}
+
+impl VmState {
+    /// The state as it is on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VmState::Creating => "creating",
+            VmState::Running => "running",
+            VmState::Paused => "paused",
+            VmState::Shutoff => "shutoff",
+            VmState::Deleting => "deleting",
+            VmState::Unknown => "unknown",
+        }
+    }
+}
+
+/// A disk of a VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Disk {
+    /// The device's name in the definition: `vda`.
+    pub device: String,
+    /// The volume's id; null when Vmyard doesn't know the volume.
+    pub volume: Option<Uuid>,
+    /// The volume's pool.
+    pub pool: Option<String>,
+    /// Where it is on the node.
+    pub path: Option<String>,
+    /// Virtual size, in GiB; null when it isn't known.
+    pub size_gib: Option<f64>,
+    /// What it is for.
+    pub role: DiskRole,
+}
+
+/// What a disk is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskRole {
+    /// It holds the operating system and goes with the VM.
+    System,
+    /// It was attached and outlives the VM.
+    Data,
+}
+
+/// A network interface of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nic {
+    /// The libvirt network; null when the interface is on a bridge or something else.
+    pub network: Option<String>,
+    /// The hardware address.
+    pub mac: String,
+    /// Addresses, each with where it was learnt (describe-vm only).
+    pub addresses: Vec<NicAddress>,
+}
+
+/// An address of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct NicAddress {
+    /// IPv4 or IPv6, without prefix length.
+    pub address: String,
+    /// Where it was learnt.
+    pub source: AddressSource,
+}
+
+/// Where an address was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressSource {
+    /// A DHCP lease of the libvirt network.
+    Lease,
+    /// The guest agent.
+    Agent,
+    /// The node's ARP table.
+    Arp,
+}
+
+/// Use of CPU and memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Share of the VM's virtual CPUs in use, 0 to 100.
+    pub cpu_percent: Option<f64>,
+    /// Share of the VM's memory in use, 0 to 100, as the guest tells it through its balloon.
+    pub memory_percent: Option<f64>,
+    /// When it was read.
+    pub sampled_at: Time,
+}
+
+/// Creates a VM from a template. Its disk is a copy-on-write overlay over the template. The VM ends `shutoff`, unless
+/// `start` is true. When anything fails, everything that was made is taken back.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// The new VM's name: 1–63 of `a-z A-Z 0-9 . _ -`, first a letter or digit; unique over all nodes, without case.
+    #[garde(custom(rules::name))]
+    #[schemars(regex(pattern = rules::NAME_PATTERN))]
+    pub name: String,
+    /// The template, by name or id.
+    #[garde(custom(rules::reference))]
+    pub template: String,
+    /// Virtual CPUs.
+    #[garde(range(min = 1, max = rules::VCPUS_MAX))]
+    #[schemars(range(min = 1, max = 255))]
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    #[garde(range(min = rules::MEMORY_MIB_MIN, max = rules::MEMORY_MIB_MAX))]
+    #[schemars(range(min = 32, max = 16_777_216))]
+    pub memory_mib: u64,
+    /// The system disk's size, in GiB; the template's size when absent, never smaller.
+    #[garde(inner(range(min = 1, max = rules::DISK_GIB_MAX)))]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub disk_gib: Option<u64>,
+    /// The pool of the system disk, by name or id; the node's `default` when absent.
+    #[garde(custom(rules::optional_reference))]
+    pub pool: Option<String>,
+    /// The networks, an interface each; the node's `default` when absent, none when empty.
+    #[garde(dive, custom(at_most_eight))]
+    pub networks: Option<Vec<NicSpec>>,
+    /// The node; chosen by Vmyard when absent.
+    #[garde(custom(rules::optional_reference))]
+    pub node: Option<String>,
+    /// Tags.
+    #[serde(default)]
+    #[garde(custom(rules::tags))]
+    pub tags: BTreeMap<String, String>,
+    /// Free text, at most 1,000 characters.
+    #[serde(default)]
+    #[garde(custom(rules::description))]
+    pub description: String,
+    /// What cloud-init is to set up at the first boot.
+    #[garde(dive)]
+    pub cloud_init: Option<CloudInit>,
+    /// Virtual CPUs that hot-plug may reach; `vcpus` when absent.
+    #[garde(inner(range(min = 1, max = rules::VCPUS_MAX)))]
+    #[schemars(range(min = 1, max = 255))]
+    pub max_vcpus: Option<u32>,
+    /// Memory that hot-plug may reach, in MiB; `memory_mib` when absent.
+    #[garde(inner(range(min = rules::MEMORY_MIB_MIN, max = rules::MEMORY_MIB_MAX)))]
+    #[schemars(range(min = 32, max = 16_777_216))]
+    pub max_memory_mib: Option<u64>,
+    /// Whether to start it at once.
+    #[serde(default)]
+    #[garde(skip)]
+    pub start: bool,
+}
+
+/// A network interface to make.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct NicSpec {
+    /// The network, by name or id.
+    #[garde(custom(rules::reference))]
+    pub network: String,
+    /// The hardware address; chosen by Vmyard when absent.
+    #[garde(custom(rules::optional_mac))]
+    pub mac: Option<String>,
+}
+
+fn at_most_eight(value: &Option<Vec<NicSpec>>, _: &()) -> garde::Result {
+    match value.as_ref().map_or(0, Vec::len) {
+        0..=8 => Ok(()),
+        n => Err(garde::Error::new(format!("must have at most 8 interfaces, has {n}"))),
+    }
+}
+
+impl Rpc for CreateVm {
+    const NAME: &'static str = "create-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = Vm;
+}
+
+/// Starts a VM that is off. A paused VM is resumed by resume-vm. When the start fails, the VM stays `shutoff` and the
+/// error says why.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct StartVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+}
+
+impl Rpc for StartVm {
+    const NAME: &'static str = "start-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = Vm;
+}
+
+/// Stops a running VM: asks it to power off by ACPI and waits; forces it off when `timeout_s` is over, or at once with
+/// `force`. Returns when the VM is off.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct StopVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+    /// Cut the power at once. The guest may lose what it hasn't written.
+    #[serde(default)]
+    #[garde(skip)]
+    pub force: bool,
+    /// How long the guest has to power off, in seconds (90 when absent, at most 3600); then it is forced off.
+    #[garde(inner(range(min = 1, max = 3600)))]
+    pub timeout_s: Option<u32>,
+}
+
+/// What stop-vm answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StoppedVm {
+    /// The VM, now off.
+    pub vm: Vm,
+    /// Whether the power was cut; false when the guest powered itself off.
+    pub forced: bool,
+}
+
+impl Rpc for StopVm {
+    const NAME: &'static str = "stop-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = StoppedVm;
+}
+
+/// Deletes a VM that is off, with its system disk and its seed. Data volumes are detached and kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+}
+
+/// What delete-vm answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeletedVm {
+    /// The id of the VM that is gone.
+    pub id: Uuid,
+    /// Its name, which is free again.
+    pub name: String,
+    /// Paths of the data disks that were kept.
+    pub kept: Vec<String>,
+}
+
+impl Rpc for DeleteVm {
+    const NAME: &'static str = "delete-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = DeletedVm;
+}
+
+/// Lists VMs, those that Vmyard didn't make included. Answered from an index that libvirt's events keep fresh, so a
+/// silent node delays nothing: its rows are `stale`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct ListVms {
+    /// Only VMs in this state.
+    #[garde(skip)]
+    pub state: Option<VmState>,
+    /// Only VMs whose name contains this text, without case.
+    #[garde(inner(length(min = 1, max = 255)))]
+    pub name: Option<String>,
+    /// Only VMs that have all these tags with these values.
+    #[garde(skip)]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Only VMs of this node.
+    #[garde(custom(rules::optional_reference))]
+    pub node: Option<String>,
+    /// Only VMs that Vmyard manages (true), or only the others (false).
+    #[garde(skip)]
+    pub managed: Option<bool>,
+    /// The order: `name`, `state`, `node`, `created_at` or `tag:<key>`, with `-` in front for descending. `name` when absent.
+    #[garde(inner(length(min = 1, max = 80)))]
+    pub sort: Option<String>,
+    /// At most so many rows (100 when absent).
+    #[garde(inner(range(min = 1, max = 1000)))]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[garde(inner(length(min = 1, max = 512)))]
+    pub cursor: Option<String>,
+}
+
+/// A page of VMs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Vms {
+    /// The VMs.
+    pub vms: Vec<Vm>,
+    /// The cursor of the next page; null on the last.
+    pub next_cursor: Option<String>,
+    /// How many VMs fit the filter, on all pages.
+    pub total: u64,
+}
+
+impl Rpc for ListVms {
+    const NAME: &'static str = "list-vms";
+    const ACCESS: Access = Access::Viewer;
+    type Reply = Vms;
+}
+
+/// Describes a VM: configuration, state, disks, interfaces with their addresses, use of CPU and memory.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+}
+
+impl Rpc for DescribeVm {
+    const NAME: &'static str = "describe-vm";
+    const ACCESS: Access = Access::Viewer;
+    type Reply = Vm;
+}
+
+/// Returns a VM's libvirt XML: of the running domain, or of the definition with `inactive`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeVmXml {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+    /// The definition that the next boot takes, not that of the running domain.
+    #[serde(default)]
+    #[garde(skip)]
+    pub inactive: bool,
+    /// With the secrets that libvirt keeps (console passwords). Administrators only.
+    #[serde(default)]
+    #[garde(skip)]
+    pub secrets: bool,
+}
+
+/// What describe-vm-xml answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmXml {
+    /// The VM's id.
+    pub id: Uuid,
+    /// The VM's name.
+    pub name: String,
+    /// The domain XML (<https://libvirt.org/formatdomain.html>).
+    pub xml: String,
+}
+
+impl Rpc for DescribeVmXml {
+    const NAME: &'static str = "describe-vm-xml";
+    const ACCESS: Access = Access::Viewer;
+    type Reply = VmXml;
+}

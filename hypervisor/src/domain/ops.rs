@@ -1,0 +1,244 @@
+//! The calls on domains.
+
+use super::DomainView;
+use crate::{
+    ErrorKind, Node, Result,
+    node::{QUICK, SLOW},
+};
+use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
+use uuid::Uuid;
+
+/// A domain's power state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Power {
+    /// It runs (or is about to power off).
+    Running,
+    /// It is paused.
+    Paused,
+    /// It is off.
+    Off,
+}
+
+/// A domain in a listing of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainStatus {
+    /// The domain.
+    pub uuid: Uuid,
+    /// Its power state.
+    pub power: Power,
+    /// What it has used, when it is on.
+    pub sample: Option<Sample>,
+}
+
+/// A reading of a domain's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// CPU time used since it was started, in nanoseconds.
+    pub cpu_time_ns: u64,
+    /// Memory that the guest sees, in KiB; only where its balloon driver tells.
+    pub available_kib: Option<u64>,
+    /// Memory that the guest could use without swapping, in KiB; only where its balloon driver tells.
+    pub usable_kib: Option<u64>,
+}
+
+/// An address of a domain.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The hardware address of its interface.
+    pub mac: String,
+    /// IPv4 or IPv6, without prefix length.
+    pub address: String,
+    /// Where it was learnt.
+    pub source: AddressSource,
+}
+
+/// Where an address was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressSource {
+    /// The DHCP leases of the libvirt network.
+    Lease,
+    /// The guest agent.
+    Agent,
+    /// The node's ARP table.
+    Arp,
+}
+
+impl Node {
+    /// All domains of the node with their power states, by one call; with what they have used when `samples` is true
+    /// (a QEMU that is busy is skipped, not waited for).
+    pub async fn domains(&self, samples: bool) -> Result<Vec<DomainStatus>> {
+        self.call(QUICK, "list domains", move |connection| {
+            let (what, how) = match samples {
+                true => (flags::STATS_STATE | flags::STATS_CPU_TOTAL | flags::STATS_BALLOON, flags::STATS_NOWAIT),
+                false => (flags::STATS_STATE, 0),
+            };
+            match connection.domain_stats(what, how) {
+                Ok(stats) => Ok(stats.iter().map(status).collect()),
+                // libvirt's test driver has no bulk statistics.
+                Err(error) if error.code == libvirt::ErrorCode::NO_SUPPORT => {
+                    let domains = connection.domains(0)?;
+                    let statuses = domains.iter().map(|domain| {
+                        let (state, _) = domain.state()?;
+                        Ok(DomainStatus { uuid: Uuid::from_bytes(domain.uuid()), power: power(state), sample: None })
+                    });
+                    statuses.collect()
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// A domain's power state and configuration: of the running domain while it runs, else of the definition. `None`
+    /// when there is no such domain.
+    pub async fn domain(&self, id: Uuid) -> Result<Option<(Power, DomainView)>> {
+        let doing = format!("read domain {id}");
+        let read = self
+            .call(QUICK, &doing, move |connection| {
+                let domain = connection.domain_by_uuid(id.into_bytes())?;
+                let (state, _) = domain.state()?;
+                Ok((power(state), domain.xml(0)?))
+            })
+            .await;
+        match read {
+            Ok((power, xml)) => match DomainView::parse(&xml) {
+                Some(view) => Ok(Some((power, view))),
+                None => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
+            },
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A domain's power state, and why it is in it (virDomain…Reason); `None` when there is no such domain.
+    pub async fn power(&self, id: Uuid) -> Result<Option<(Power, i32)>> {
+        let read = self
+            .call(QUICK, &format!("read the state of domain {id}"), move |connection| {
+                let (state, reason) = connection.domain_by_uuid(id.into_bytes())?.state()?;
+                Ok((power(state), reason))
+            })
+            .await;
+        match read {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A domain's XML.
+    pub async fn domain_xml(&self, id: Uuid, inactive: bool, secrets: bool) -> Result<String> {
+        self.call(QUICK, &format!("read the XML of domain {id}"), move |connection| {
+            let flags = if inactive { flags::XML_INACTIVE } else { 0 } | if secrets { flags::XML_SECURE } else { 0 };
+            connection.domain_by_uuid(id.into_bytes())?.xml(flags)
+        })
+        .await
+    }
+
+    /// Defines a domain from XML that was checked against libvirt's schema.
+    pub async fn define(&self, name: &str, xml: String) -> Result<()> {
+        self.call(QUICK, &format!("define domain {name}"), move |connection| {
+            connection.define_domain(&xml, flags::DEFINE_VALIDATE).map(|_| ())
+        })
+        .await
+    }
+
+    /// Takes a domain's definition away, with what libvirt keeps beside it (managed save, NVRAM, snapshot metadata).
+    /// Returns whether there was one. The domain must be off: a running one would live on without a definition.
+    pub async fn undefine(&self, id: Uuid) -> Result<bool> {
+        let doing = format!("undefine domain {id}");
+        let undefined = self
+            .call(QUICK, &doing, move |connection| {
+                let domain = connection.domain_by_uuid(id.into_bytes())?;
+                if domain.is_active()? {
+                    return Ok(false);
+                }
+                let with = flags::UNDEFINE_MANAGED_SAVE
+                    | flags::UNDEFINE_NVRAM
+                    | flags::UNDEFINE_SNAPSHOTS_METADATA
+                    | flags::UNDEFINE_CHECKPOINTS_METADATA;
+                domain.undefine(with).map(|()| true)
+            })
+            .await;
+        match undefined {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(self.error(ErrorKind::WrongState, &doing, "the domain is not off")),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts a domain.
+    pub async fn start(&self, id: Uuid) -> Result<()> {
+        self.call(SLOW, &format!("start domain {id}"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.start(0)
+        })
+        .await
+    }
+
+    /// Presses a domain's ACPI power button. The guest decides what comes of it.
+    pub async fn press_power_button(&self, id: Uuid) -> Result<()> {
+        self.call(QUICK, &format!("ask domain {id} to power off"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.shutdown(flags::SHUTDOWN_ACPI)
+        })
+        .await
+    }
+
+    /// Cuts a domain's power. One that is off already, or is gone, is fine.
+    pub async fn cut_power(&self, id: Uuid) -> Result<()> {
+        let cut = self
+            .call(SLOW, &format!("cut the power of domain {id}"), move |connection| {
+                let domain = connection.domain_by_uuid(id.into_bytes())?;
+                match domain.destroy(0) {
+                    Err(_) if !domain.is_active()? => Ok(()),
+                    done => done,
+                }
+            })
+            .await;
+        match cut {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// The addresses of a running domain that one source knows. No answer of the source means none.
+    pub async fn addresses(&self, id: Uuid, source: AddressSource) -> Result<Vec<Address>> {
+        let from = match source {
+            AddressSource::Lease => Source::Lease,
+            AddressSource::Agent => Source::Agent,
+            AddressSource::Arp => Source::Arp,
+        };
+        self.call(QUICK, &format!("read the addresses of domain {id}"), move |connection| {
+            let interfaces = connection.domain_by_uuid(id.into_bytes())?.interface_addresses(from)?;
+            let addresses = interfaces.into_iter().flat_map(|interface| {
+                let mac = interface.mac.unwrap_or_default();
+                interface.addresses.into_iter().map(move |(address, _)| Address { mac: mac.clone(), address, source })
+            });
+            Ok(addresses.collect())
+        })
+        .await
+    }
+}
+
+fn power(state: DomainState) -> Power {
+    match state {
+        DomainState::Running | DomainState::Blocked | DomainState::Shutdown => Power::Running,
+        DomainState::Paused | DomainState::PmSuspended => Power::Paused,
+        _ => Power::Off,
+    }
+}
+
+fn status(stats: &DomainStats) -> DomainStatus {
+    let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64);
+    // virDomainState: 1 running, 2 blocked, 3 paused, 4 shutting down, 5 shutoff, 6 crashed, 7 suspended by the guest.
+    let power = match number("state.state") {
+        Some(1 | 2 | 4) => Power::Running,
+        Some(3 | 7) => Power::Paused,
+        _ => Power::Off,
+    };
+    let sample = number("cpu.time").map(|cpu_time_ns| Sample {
+        cpu_time_ns,
+        available_kib: number("balloon.available"),
+        usable_kib: number("balloon.usable"),
+    });
+    DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power, sample }
+}

@@ -1,0 +1,103 @@
+//! The one error type of this crate, and the one place where libvirt's codes get a meaning.
+
+use libvirt::ErrorCode;
+use std::fmt;
+
+/// The result of an operation on a node.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong on a node: which kind of failure, where, while doing what, and libvirt's own words.
+#[derive(Debug, Clone)]
+pub struct Error {
+    /// What kind of failure it is.
+    pub kind: ErrorKind,
+    /// The node's name.
+    pub node: String,
+    /// What was being done, to which object: `define domain web-1a2b3c4d`.
+    pub doing: String,
+    /// The cause, mostly libvirt's message.
+    pub cause: String,
+}
+
+/// Kinds of failure that callers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The node's libvirt can't be reached, or the connection was lost while the call was under way: whether it took
+    /// effect isn't known.
+    Unavailable,
+    /// The deadline passed: whether the call took effect isn't known.
+    Timeout,
+    /// There is no such domain, pool, volume or network.
+    NotFound,
+    /// There is one of that name or UUID already.
+    Exists,
+    /// The object's state doesn't allow it.
+    WrongState,
+    /// libvirt works on the object.
+    Busy,
+    /// The pool or the file system is full.
+    NoSpace,
+    /// The guest agent doesn't answer.
+    Agent,
+    /// This libvirt, QEMU or object can't do it.
+    Unsupported,
+    /// What was given is not acceptable: an image that is refused, a file that is not there.
+    Refused,
+    /// QEMU could not be started or driven, or libvirt failed.
+    Failed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {} on node {}: {}", self.doing, self.node, self.cause)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Says what kind of failure a libvirt error is. Codes: <https://libvirt.org/html/libvirt-virterror.html>.
+pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
+    if error.message.contains("No space left on device") || error.message.contains("Disk quota exceeded") {
+        return ErrorKind::NoSpace;
+    }
+    if error.message.contains("asynchronous jobs running") {
+        return ErrorKind::Busy;
+    }
+    match error.code {
+        ErrorCode::NO_DOMAIN
+        | ErrorCode::NO_STORAGE_POOL
+        | ErrorCode::NO_STORAGE_VOL
+        | ErrorCode::NO_NETWORK
+        | ErrorCode::NO_DOMAIN_METADATA => ErrorKind::NotFound,
+        ErrorCode::DOM_EXIST | ErrorCode::STORAGE_VOL_EXIST | ErrorCode::NETWORK_EXIST => ErrorKind::Exists,
+        ErrorCode::OPERATION_INVALID => ErrorKind::WrongState,
+        ErrorCode::RESOURCE_BUSY | ErrorCode::OPERATION_TIMEOUT => ErrorKind::Busy,
+        ErrorCode::AGENT_UNRESPONSIVE | ErrorCode::AGENT_UNSYNCED => ErrorKind::Agent,
+        ErrorCode::NO_SUPPORT
+        | ErrorCode::CONFIG_UNSUPPORTED
+        | ErrorCode::OPERATION_UNSUPPORTED
+        | ErrorCode::ARGUMENT_UNSUPPORTED => ErrorKind::Unsupported,
+        ErrorCode::NO_CONNECT | ErrorCode::INVALID_CONN | ErrorCode::AUTH_FAILED | ErrorCode::RPC => ErrorKind::Unavailable,
+        _ => ErrorKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: ErrorCode, message: &str) -> libvirt::Error {
+        libvirt::Error { code, domain: 0, message: message.into() }
+    }
+
+    #[test]
+    fn kinds() {
+        assert_eq!(kind_of(&error(ErrorCode::NO_DOMAIN, "x")), ErrorKind::NotFound);
+        assert_eq!(kind_of(&error(ErrorCode::SYSTEM_ERROR, "write: No space left on device")), ErrorKind::NoSpace);
+        assert_eq!(
+            kind_of(&error(ErrorCode::INTERNAL_ERROR, "pool 'x' has asynchronous jobs running.")),
+            ErrorKind::Busy
+        );
+        assert_eq!(kind_of(&error(ErrorCode::INTERNAL_ERROR, "x")), ErrorKind::Failed);
+    }
+}

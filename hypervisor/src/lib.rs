@@ -1,0 +1,22 @@
+//! A virtualisation node in Vmyard's words: connect and reconnect, domains, pools, volumes, networks, events.
+//!
+//! The only user of the crate `libvirt`. Everything here is asynchronous and has a deadline, although libvirt blocks:
+//! see [`link`] for how. XML is written by typed builders and read by small views; nothing is ever redefined from a
+//! view, which would drop what libvirt or an administrator added.
+
+pub mod domain;
+mod error;
+mod event;
+mod facts;
+mod link;
+pub mod network;
+mod node;
+pub mod storage;
+mod uri;
+mod xml;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::{NodeEvent, PowerEvent};
+pub use facts::{Facts, VirtType};
+pub use link::Status;
+pub use node::{Node, NodeConfig, VirtTypeSetting};

@@ -1,0 +1,189 @@
+//! A node: two links to its libvirt, what it is, and how to call it.
+
+use crate::{
+    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts,
+    link::Link,
+    uri,
+};
+use libvirt::{Connect, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The deadline of a call that only asks or changes a definition.
+pub(crate) const QUICK: Duration = Duration::from_secs(15);
+/// The deadline of a call that works on an image or waits for QEMU.
+pub(crate) const SLOW: Duration = Duration::from_secs(120);
+
+/// How a node is reached and what may be taken of it.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The node's name.
+    pub name: String,
+    /// Its libvirt URI: `qemu:///system`, `qemu+ssh://root@host/system`, …
+    pub uri: String,
+    /// How guests run.
+    pub virt_type: VirtTypeSetting,
+}
+
+/// How guests are to run on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VirtTypeSetting {
+    /// KVM where libvirt offers it and the CPU has it, else TCG.
+    #[default]
+    Auto,
+    /// This one.
+    Only(VirtType),
+}
+
+/// A node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: NodeConfig,
+    /// Short calls, and events.
+    control: Link,
+    /// Streams, which take as long as the bytes do.
+    bulk: Link,
+    facts: Arc<Mutex<Option<Facts>>>,
+}
+
+impl Node {
+    /// Starts connecting, in the background; a node that is away stops nobody. What happens on it goes to `events`.
+    pub fn spawn(config: NodeConfig, events: mpsc::UnboundedSender<NodeEvent>) -> std::io::Result<Node> {
+        let facts = Arc::new(Mutex::new(None));
+        let local = uri::is_local(&config.uri);
+        let wanted = match config.virt_type {
+            VirtTypeSetting::Auto => None,
+            VirtTypeSetting::Only(kind) => Some(kind),
+        };
+        let opened = {
+            let (facts, events, name) = (Arc::clone(&facts), events.clone(), config.name.clone());
+            move |connection: &Connect| {
+                *lock(&facts) = Some(facts::read(connection, wanted, local)?);
+                subscribe(connection, &name, &events)
+            }
+        };
+        let changed = {
+            let name = config.name.clone();
+            move |status: &Status| {
+                let event = NodeEvent::Connection { node: name.clone(), status: status.clone() };
+                // Nobody listens any more: the server goes down.
+                let _ = events.send(event);
+            }
+        };
+        let control = Link::spawn(&config.name, &config.uri, opened, changed)?;
+        let bulk = Link::spawn(&config.name, &config.uri, |_| Ok(Vec::new()), |_| {})?;
+        Ok(Node { inner: Arc::new(Inner { config, control, bulk, facts }) })
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.inner.config.name
+    }
+
+    /// Its libvirt URI, without a password.
+    pub fn uri(&self) -> String {
+        uri::redacted(&self.inner.config.uri)
+    }
+
+    /// Whether the node is this machine.
+    pub fn is_local(&self) -> bool {
+        uri::is_local(&self.inner.config.uri)
+    }
+
+    /// What its control connection is, and since when.
+    pub fn status(&self) -> (Status, Instant) {
+        self.inner.control.status()
+    }
+
+    /// What the node is; `None` until it was reached once.
+    pub fn facts(&self) -> Option<Facts> {
+        lock(&self.inner.facts).clone()
+    }
+
+    /// What the node is, or that it was never reached.
+    pub fn known_facts(&self, doing: &str) -> Result<Facts> {
+        self.facts().ok_or_else(|| self.error(ErrorKind::Unavailable, doing, "it has not been reached yet"))
+    }
+
+    /// An error of this node's.
+    pub(crate) fn error(&self, kind: ErrorKind, doing: &str, cause: &str) -> Error {
+        Error { kind, node: self.name().to_owned(), doing: doing.to_owned(), cause: cause.to_owned() }
+    }
+
+    /// A short call.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        doing: &str,
+        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.control.call(deadline, doing, f).await
+    }
+
+    /// A call that moves bytes.
+    pub(crate) async fn bulk<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        doing: &str,
+        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.bulk.call(deadline, doing, f).await
+    }
+}
+
+fn subscribe(
+    connection: &Connect,
+    node: &str,
+    events: &mpsc::UnboundedSender<NodeEvent>,
+) -> libvirt::Result<Vec<Subscription>> {
+    let mut subscriptions = Vec::new();
+    for kind in [EventKind::Lifecycle, EventKind::AgentLifecycle] {
+        let (node, events) = (node.to_owned(), events.clone());
+        let subscription = connection.subscribe(kind, move |event| {
+            if let Some(event) = translate(&node, &event) {
+                let _ = events.send(event);
+            }
+        });
+        match subscription {
+            Ok(subscription) => subscriptions.push(subscription),
+            // libvirt's test driver knows only some kinds.
+            Err(error) if kind != EventKind::Lifecycle => tracing::debug!(%error, "no such events here"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(subscriptions)
+}
+
+fn translate(node: &str, event: &DomainEvent) -> Option<NodeEvent> {
+    let (node, domain) = (node.to_owned(), Uuid::from_bytes(event.uuid));
+    match &event.detail {
+        EventDetail::Lifecycle { event, .. } => {
+            let event = match event {
+                LifecycleEvent::Defined => PowerEvent::Defined,
+                LifecycleEvent::Undefined => PowerEvent::Undefined,
+                LifecycleEvent::Started => PowerEvent::Started,
+                LifecycleEvent::Suspended => PowerEvent::Suspended,
+                LifecycleEvent::Resumed => PowerEvent::Resumed,
+                LifecycleEvent::Stopped | LifecycleEvent::Crashed => PowerEvent::Stopped,
+                LifecycleEvent::Shutdown => PowerEvent::ShuttingDown,
+                _ => PowerEvent::Other,
+            };
+            Some(NodeEvent::Domain { node, domain, event })
+        }
+        // virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected.
+        EventDetail::AgentLifecycle { state, .. } => Some(NodeEvent::Agent { node, domain, connected: *state == 1 }),
+        _ => None,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

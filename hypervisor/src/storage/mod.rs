@@ -1,0 +1,12 @@
+//! Pools and volumes: <https://libvirt.org/formatstorage.html>. Everything goes through libvirt's storage API, so that
+//! a remote node is the same as a local one.
+
+mod copy;
+mod image;
+mod pool;
+mod volume;
+
+pub use copy::Source;
+pub use image::{Format, Image};
+pub use pool::PoolView;
+pub use volume::{Backing, VolumeView};

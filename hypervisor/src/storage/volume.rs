@@ -1,0 +1,200 @@
+//! Storage volumes.
+
+use super::pool::when_idle;
+use crate::{
+    ErrorKind, Node, Result,
+    node::{QUICK, SLOW},
+    xml::Xml,
+};
+use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
+use roxmltree::Document;
+use uuid::Uuid;
+
+/// A volume of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeView {
+    /// Its name in the pool: the file's name.
+    pub name: String,
+    /// Where it is on the node.
+    pub path: String,
+    /// `qcow2`, `raw`, `iso`, …
+    pub format: String,
+    /// Virtual size, in bytes.
+    pub capacity: u64,
+    /// What it takes in the pool, in bytes.
+    pub allocation: u64,
+    /// The file's length, in bytes.
+    pub physical: u64,
+    /// The image that it stands on.
+    pub backing: Option<String>,
+}
+
+/// The image that an overlay is to stand on.
+#[derive(Debug, Clone)]
+pub struct Backing {
+    /// Where it is on the node.
+    pub path: String,
+    /// `qcow2` or `raw`. Always said: a guest could write a qcow2 header into a raw image and so read any file.
+    pub format: String,
+}
+
+impl Node {
+    /// All volumes of an active pool, as of libvirt's last look (files that came by themselves may be missing).
+    pub async fn volumes(&self, pool: Uuid) -> Result<Vec<VolumeView>> {
+        self.call(QUICK, &format!("list the volumes of pool {pool}"), move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            // One that is deleted meanwhile is not an error.
+            Ok(pool.volumes()?.iter().filter_map(|volume| view(volume).ok()).collect())
+        })
+        .await
+    }
+
+    /// The volume at this path, if a pool of the node has it.
+    pub async fn volume_at(&self, path: &str) -> Result<Option<VolumeView>> {
+        let wanted = path.to_owned();
+        let found = self
+            .call(QUICK, &format!("read volume {path}"), move |connection| view(&connection.volume_by_path(&wanted)?))
+            .await;
+        match found {
+            Ok(view) => Ok(Some(view)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a qcow2 overlay of `capacity` bytes over `backing`.
+    pub async fn create_overlay(&self, pool: Uuid, name: &str, capacity: u64, backing: &Backing) -> Result<VolumeView> {
+        let xml = overlay_xml(name, capacity, backing);
+        self.call(SLOW, &format!("make volume {name}"), move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            view(&when_idle(|| pool.create_volume(&xml, 0))?)
+        })
+        .await
+    }
+
+    /// Makes a raw volume of these bytes.
+    pub async fn create_from_bytes(&self, pool: Uuid, name: &str, bytes: Vec<u8>) -> Result<VolumeView> {
+        let wanted = name.to_owned();
+        self.bulk(SLOW, &format!("write volume {name}"), move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let volume = create_raw(&pool, &wanted, bytes.len() as u64, "0600")?;
+            let stream = Stream::new(connection, 0)?;
+            volume.upload(&stream, 0, bytes.len() as u64, 0)?;
+            stream.send_all(&bytes)?;
+            stream.finish()?;
+            view(&volume)
+        })
+        .await
+    }
+
+    /// Deletes a volume; returns whether there was one. The caller has made sure that nothing stands on it: libvirt
+    /// would delete the disk of a running VM.
+    pub async fn delete_volume(&self, pool: Uuid, name: &str) -> Result<bool> {
+        let wanted = name.to_owned();
+        let deleted = self
+            .call(SLOW, &format!("delete volume {name}"), move |connection| {
+                let pool = active(connection, pool)?;
+                let volume = find(&pool, &wanted)?;
+                when_idle(|| volume.delete(0))
+            })
+            .await;
+        match deleted {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes all volumes whose names begin with `prefix`, files that libvirt hasn't seen yet included; returns how many.
+    pub async fn delete_volumes(&self, pool: Uuid, prefix: &str) -> Result<usize> {
+        let wanted = prefix.to_owned();
+        self.call(SLOW, &format!("delete volumes {prefix}*"), move |connection| {
+            let pool = active(connection, pool)?;
+            when_idle(|| pool.refresh(0))?;
+            let volumes = pool.volumes()?;
+            let ours: Vec<_> = volumes.iter().filter(|volume| volume.name().starts_with(&wanted)).collect();
+            for volume in &ours {
+                match when_idle(|| volume.delete(0)) {
+                    Err(error) if error.code == ErrorCode::NO_STORAGE_VOL => {}
+                    done => done?,
+                }
+            }
+            Ok(ours.len())
+        })
+        .await
+    }
+}
+
+/// The pool, started when it is inactive: a volume in it can't be told from one that is gone otherwise.
+fn active(connection: &Connect, pool: Uuid) -> libvirt::Result<Pool> {
+    let pool = connection.pool_by_uuid(pool.into_bytes())?;
+    if !pool.is_active()? {
+        pool.start(0)?;
+    }
+    Ok(pool)
+}
+
+/// The volume of this name, looked for on the disk when libvirt doesn't know it (it was made by a libvirtd that died).
+fn find(pool: &Pool, name: &str) -> libvirt::Result<Volume> {
+    match pool.volume_by_name(name) {
+        Err(error) if error.code == ErrorCode::NO_STORAGE_VOL => {
+            when_idle(|| pool.refresh(0))?;
+            pool.volume_by_name(name)
+        }
+        found => found,
+    }
+}
+
+/// Makes an empty raw volume, to be written by an upload.
+pub(super) fn create_raw(pool: &Pool, name: &str, capacity: u64, mode: &str) -> libvirt::Result<Volume> {
+    let mut xml = Xml::new();
+    xml.nest("volume", &[], |xml| {
+        xml.text("name", &[], name);
+        xml.text("capacity", &[("unit", "bytes")], &capacity.to_string());
+        xml.text("allocation", &[("unit", "bytes")], "0");
+        xml.nest("target", &[], |xml| {
+            xml.empty("format", &[("type", "raw")]);
+            xml.nest("permissions", &[], |xml| xml.text("mode", &[], mode));
+        });
+    });
+    let xml = xml.finish().unwrap_or_default();
+    when_idle(|| pool.create_volume(&xml, 0))
+}
+
+fn overlay_xml(name: &str, capacity: u64, backing: &Backing) -> String {
+    let mut xml = Xml::new();
+    xml.nest("volume", &[], |xml| {
+        xml.text("name", &[], name);
+        xml.text("capacity", &[("unit", "bytes")], &capacity.to_string());
+        xml.text("allocation", &[("unit", "bytes")], "0");
+        xml.nest("target", &[], |xml| {
+            xml.empty("format", &[("type", "qcow2")]);
+            xml.text("compat", &[], "1.1");
+            xml.nest("permissions", &[], |xml| xml.text("mode", &[], "0600"));
+        });
+        xml.nest("backingStore", &[], |xml| {
+            xml.text("path", &[], &backing.path);
+            xml.empty("format", &[("type", &backing.format)]);
+        });
+    });
+    xml.finish().unwrap_or_default()
+}
+
+pub(super) fn view(volume: &Volume) -> libvirt::Result<VolumeView> {
+    let xml = volume.xml()?;
+    let document = Document::parse(&xml).ok();
+    let root = document.as_ref().map(|document| document.root_element());
+    let child = |name: &str| root.and_then(|root| root.children().find(|node| node.has_tag_name(name)));
+    let number = |name: &str| child(name).and_then(|node| node.text()?.trim().parse::<u64>().ok());
+    let inside = |parent: &str, name: &str| child(parent).and_then(|node| node.children().find(|node| node.has_tag_name(name)));
+    let (capacity, allocation) = (number("capacity").unwrap_or(0), number("allocation").unwrap_or(0));
+    Ok(VolumeView {
+        name: volume.name(),
+        path: volume.path()?,
+        format: inside("target", "format").and_then(|node| node.attribute("type")).unwrap_or("raw").to_owned(),
+        capacity,
+        allocation,
+        physical: number("physical").unwrap_or(allocation),
+        backing: inside("backingStore", "path").and_then(|node| node.text()).map(str::to_owned),
+    })
+}
