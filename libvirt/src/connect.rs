@@ -3,13 +3,12 @@
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use virt_sys as sys;
 
 use crate::ffi::{self, check, check_ptr, cstr, opt_cstr, opt_ptr};
-use crate::subscription::{Handler, free_handler};
+use crate::handler::{self, Handler};
 use crate::{Error, ErrorCode, Result, event_loop};
 
 /// A connection to a libvirt daemon. Clones share it; it is closed (`virConnectClose`) with the last clone. Handles
@@ -21,8 +20,8 @@ pub struct Connect {
 
 struct Inner {
     ptr: NonNull<sys::virConnect>,
-    /// Whether a close callback may be registered: it holds a reference of its own, and must go first.
-    watched: AtomicBool,
+    /// The close callback: libvirt's side of it holds a reference of its own, and must go first.
+    close: Mutex<Option<Handler>>,
 }
 
 // SAFETY: libvirt's connection objects may be used from any thread, several at once; they lock for themselves.
@@ -33,7 +32,12 @@ unsafe impl Sync for Inner {}
 impl Drop for Inner {
     fn drop(&mut self) {
         let conn = self.ptr.as_ptr();
-        if *self.watched.get_mut() {
+        if self
+            .close
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+        {
             // SAFETY: the connection is live until the close below. Fails harmlessly once the callback has come.
             unsafe { sys::virConnectUnregisterCloseCallback(conn, Some(CLOSED)) };
         }
@@ -89,8 +93,7 @@ unsafe extern "C" fn closed(_conn: sys::virConnectPtr, reason: c_int, opaque: *m
         Ok(sys::VIR_CONNECT_CLOSE_REASON_CLIENT) => CloseReason::Client,
         _ => CloseReason::Other(reason),
     };
-    // SAFETY: libvirt hands back the pointer that `on_close` registered and has not freed it.
-    unsafe { Handler::call(opaque, reason) };
+    handler::call(opaque, reason);
 }
 
 impl Connect {
@@ -103,7 +106,12 @@ impl Connect {
         let uri = cstr(uri)?;
         // SAFETY: a C string that lives during the call; a null authentication is allowed and means none.
         let ptr = check_ptr(unsafe { sys::virConnectOpenAuth(uri.as_ptr(), ptr::null_mut(), 0) })?;
-        Ok(Self { inner: Arc::new(Inner { ptr, watched: AtomicBool::new(false) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                ptr,
+                close: Mutex::new(None),
+            }),
+        })
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virConnectPtr {
@@ -174,7 +182,14 @@ impl Connect {
         let (machine, virt_type) = (opt_ptr(&machine), opt_ptr(&virt_type));
         // SAFETY: a live connection, and null or C strings that live during the call; the string is ours.
         unsafe {
-            let xml = sys::virConnectGetDomainCapabilities(self.as_ptr(), emulator, arch, machine, virt_type, 0);
+            let xml = sys::virConnectGetDomainCapabilities(
+                self.as_ptr(),
+                emulator,
+                arch,
+                machine,
+                virt_type,
+                0,
+            );
             ffi::take(xml)
         }
     }
@@ -210,35 +225,42 @@ impl Connect {
         // SAFETY: a live connection and an array of `len` fields.
         check(unsafe { sys::virNodeGetMemoryStats(conn, all, stats.as_mut_ptr(), &mut len, 0) })?;
         stats.truncate(usize::try_from(len).unwrap_or(0));
-        Ok(stats.iter().map(|stat| (ffi::field(&stat.field), stat.value)).collect())
+        Ok(stats
+            .iter()
+            .map(|stat| (ffi::field(&stat.field), stat.value))
+            .collect())
     }
 
     /// Calls `f` once, on the event thread, when the connection is closed by anything but the drop of the last handle
     /// (`virConnectRegisterCloseCallback`). `f` must make no libvirt call and must not own a handle of this
-    /// connection; it is freed after its call or with the last [`Connect`]. Drivers inside this process (`test:`) take
-    /// it, but neither call nor free it. Errors: OPERATION_INVALID the second time.
+    /// connection; it is freed with the last clone of this handle. Drivers inside this process (`test:`) take it but
+    /// never call it. Errors: OPERATION_INVALID the second time.
     pub fn on_close(&self, f: impl Fn(CloseReason) + Send + Sync + 'static) -> Result<()> {
-        // Some drivers drop a second callback without a word.
-        if self.inner.watched.swap(true, Ordering::AcqRel) {
-            return Err(Error::new(ErrorCode::OPERATION_INVALID, "the connection has a close callback already"));
+        let mut close = self
+            .inner
+            .close
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Some drivers ignore a second callback without a word.
+        if close.is_some() {
+            return Err(Error::new(
+                ErrorCode::OPERATION_INVALID,
+                "the connection has a close callback already",
+            ));
         }
-        let opaque = Handler::into_opaque(f);
-        let free = free_handler::<CloseReason>;
-        // SAFETY: a live connection; the callback takes what `opaque` is, and lives as long as the program.
-        let rc = unsafe { sys::virConnectRegisterCloseCallback(self.as_ptr(), Some(CLOSED), opaque, Some(free)) };
-        if rc < 0 {
-            let error = Error::last();
-            // SAFETY: libvirt did not take it over.
-            unsafe { free(opaque) };
-            self.inner.watched.store(false, Ordering::Release);
-            return Err(error);
-        }
+        let handler = Handler::new(f);
+        let (conn, opaque) = (self.as_ptr(), handler.opaque());
+        // SAFETY: a live connection, and a callback that takes any `opaque`.
+        check(unsafe { sys::virConnectRegisterCloseCallback(conn, Some(CLOSED), opaque, None) })?;
+        *close = Some(handler);
         Ok(())
     }
 }
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect").field("alive", &self.is_alive()).finish_non_exhaustive()
+        f.debug_struct("Connect")
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,15 @@
 //! What happens to domains, as the daemon reports it.
 
-use std::ffi::{c_char, c_int, c_longlong, c_ulonglong, c_void};
+use std::ffi::c_int;
 use std::ptr;
 
 use virt_sys as sys;
 
-use crate::subscription::{Family, Handler, free_handler};
-use crate::{Connect, Error, Result, Subscription, UuidBytes, ffi};
+use crate::event_raw::{Generic, raw};
+use crate::ffi::check;
+use crate::handler::Handler;
+use crate::subscription::Family;
+use crate::{Connect, Result, Subscription, UuidBytes};
 
 /// Something that happened to a domain.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,11 +74,20 @@ pub enum EventDetail {
     /// A disk had an I/O error: its path on the node, its alias, what was done (`flags::IO_ERROR_*`), and why:
     /// `enospc` (no space left), `eperm` or `eother`, or empty.
     #[allow(missing_docs)]
-    IoError { source_path: String, device: String, action: i32, reason: String },
+    IoError {
+        source_path: String,
+        device: String,
+        action: i32,
+        reason: String,
+    },
     /// A block job on the disk with this target name (`vda`): its type (`flags::BLOCK_JOB_TYPE_*`) and how it stands
     /// (`flags::BLOCK_JOB_COMPLETED`, `_FAILED`, `_CANCELED`, `_READY`).
     #[allow(missing_docs)]
-    BlockJob { disk: String, job_type: i32, status: i32 },
+    BlockJob {
+        disk: String,
+        job_type: i32,
+        status: i32,
+    },
     /// The tray of the device with this alias was opened (0) or closed (1).
     #[allow(missing_docs)]
     TrayChange { device: String, reason: i32 },
@@ -99,7 +111,12 @@ pub enum EventDetail {
     MetadataChange { kind: i32, uri: Option<String> },
     /// Writes to a disk (`vda`, or `vda[3]` for a layer) went `excess` bytes past `threshold` bytes.
     #[allow(missing_docs)]
-    BlockThreshold { disk: String, path: Option<String>, threshold: u64, excess: u64 },
+    BlockThreshold {
+        disk: String,
+        path: Option<String>,
+        threshold: u64,
+        excess: u64,
+    },
     /// The memory device with this alias has this size now.
     #[allow(missing_docs)]
     MemoryDeviceSizeChange { device: String, size_kib: u64 },
@@ -131,7 +148,7 @@ pub enum LifecycleEvent {
 }
 
 impl LifecycleEvent {
-    fn from_raw(event: c_int) -> Self {
+    pub(crate) fn from_raw(event: c_int) -> Self {
         match u32::try_from(event) {
             Ok(sys::VIR_DOMAIN_EVENT_DEFINED) => Self::Defined,
             Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED) => Self::Undefined,
@@ -160,172 +177,12 @@ impl Connect {
         let (id, callback) = raw(kind);
         // SAFETY: to libvirt all are this type; it calls each with the arguments that belong to its event ID.
         let callback = unsafe { std::mem::transmute::<*const (), Generic>(callback) };
-        let opaque = Handler::into_opaque(f);
-        let (conn, free) = (self.as_ptr(), free_handler::<DomainEvent>);
-        // SAFETY: a live connection, no domain for all, and a callback that takes what `opaque` is.
-        let rc = unsafe {
-            sys::virConnectDomainEventRegisterAny(conn, ptr::null_mut(), id, Some(callback), opaque, Some(free))
-        };
-        if rc < 0 {
-            let error = Error::last();
-            // SAFETY: libvirt did not take it over.
-            unsafe { free(opaque) };
-            return Err(error);
-        }
-        Ok(Subscription::new(self.clone(), rc, Family::Domain))
+        let handler = Handler::new(f);
+        let (conn, all, opaque) = (self.as_ptr(), ptr::null_mut(), handler.opaque());
+        // SAFETY: a live connection, no domain for all, and a callback that takes any `opaque`.
+        let id = check(unsafe {
+            sys::virConnectDomainEventRegisterAny(conn, all, id, Some(callback), opaque, None)
+        })?;
+        Ok(Subscription::new(self.clone(), id, Family::Domain, handler))
     }
-}
-
-/// What `virConnectDomainEventRegisterAny` takes for any callback.
-type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
-
-/// The event ID of a kind, and the callback with the arguments that libvirt documents for it.
-fn raw(kind: EventKind) -> (c_int, *const ()) {
-    let (id, callback) = match kind {
-        EventKind::Lifecycle => (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle as *const ()),
-        EventKind::Reboot => (sys::VIR_DOMAIN_EVENT_ID_REBOOT, reboot as *const ()),
-        EventKind::RtcChange => (sys::VIR_DOMAIN_EVENT_ID_RTC_CHANGE, rtc_change as *const ()),
-        EventKind::Watchdog => (sys::VIR_DOMAIN_EVENT_ID_WATCHDOG, watchdog as *const ()),
-        EventKind::IoError => (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error as *const ()),
-        EventKind::BlockJob => (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job as *const ()),
-        EventKind::TrayChange => (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray_change as *const ()),
-        EventKind::BalloonChange => (sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, balloon_change as *const ()),
-        EventKind::DeviceAdded => (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device_added as *const ()),
-        EventKind::DeviceRemoved => (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device_removed as *const ()),
-        EventKind::DeviceRemovalFailed => {
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, device_removal_failed as *const ())
-        }
-        EventKind::AgentLifecycle => (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, agent_lifecycle as *const ()),
-        EventKind::MetadataChange => (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata_change as *const ()),
-        EventKind::BlockThreshold => (sys::VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, block_threshold as *const ()),
-        EventKind::MemoryDeviceSizeChange => {
-            (sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE, memory_device_size_change as *const ())
-        }
-    };
-    (id as c_int, callback)
-}
-
-type Conn = sys::virConnectPtr;
-type Dom = sys::virDomainPtr;
-type Text = *const c_char;
-type Opaque = *mut c_void;
-
-/// Hands an event on. Makes no libvirt call but for UUID and name, which ask nobody.
-///
-/// # Safety
-/// `dom` is a live domain; `opaque` is a live `Handler<DomainEvent>`.
-unsafe fn emit(dom: Dom, opaque: Opaque, detail: EventDetail) {
-    let mut uuid = [0; 16];
-    // SAFETY: the caller's promise, and room for 16 bytes.
-    unsafe { sys::virDomainGetUUID(dom, uuid.as_mut_ptr()) };
-    // SAFETY: the caller's promise; the domain keeps the string.
-    let name = unsafe { ffi::copy(sys::virDomainGetName(dom)) };
-    // SAFETY: the caller's promise.
-    unsafe { Handler::call(opaque, DomainEvent { uuid, name, detail }) };
-}
-
-// The callbacks. libvirt calls them with a live domain, strings that live during the call, and the `opaque` that was
-// registered and not yet freed: that is what makes them sound.
-
-unsafe extern "C" fn lifecycle(_: Conn, dom: Dom, event: c_int, detail: c_int, opaque: Opaque) -> c_int {
-    let event = LifecycleEvent::from_raw(event);
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::Lifecycle { event, detail }) };
-    0
-}
-
-unsafe extern "C" fn reboot(_: Conn, dom: Dom, opaque: Opaque) {
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::Reboot) };
-}
-
-unsafe extern "C" fn rtc_change(_: Conn, dom: Dom, offset_s: c_longlong, opaque: Opaque) {
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::RtcChange { offset_s }) };
-}
-
-unsafe extern "C" fn watchdog(_: Conn, dom: Dom, action: c_int, opaque: Opaque) {
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::Watchdog { action }) };
-}
-
-unsafe extern "C" fn io_error(_: Conn, dom: Dom, path: Text, dev: Text, action: c_int, reason: Text, opaque: Opaque) {
-    // SAFETY: see above.
-    let (source_path, device, reason) = unsafe { (ffi::copy(path), ffi::copy(dev), ffi::copy(reason)) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::IoError { source_path, device, action, reason }) };
-}
-
-unsafe extern "C" fn block_job(_: Conn, dom: Dom, disk: Text, job_type: c_int, status: c_int, opaque: Opaque) {
-    // SAFETY: see above.
-    let disk = unsafe { ffi::copy(disk) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::BlockJob { disk, job_type, status }) };
-}
-
-unsafe extern "C" fn tray_change(_: Conn, dom: Dom, device: Text, reason: c_int, opaque: Opaque) {
-    // SAFETY: see above.
-    let device = unsafe { ffi::copy(device) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::TrayChange { device, reason }) };
-}
-
-unsafe extern "C" fn balloon_change(_: Conn, dom: Dom, actual_kib: c_ulonglong, opaque: Opaque) {
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::BalloonChange { actual_kib }) };
-}
-
-unsafe extern "C" fn device_added(_: Conn, dom: Dom, device: Text, opaque: Opaque) {
-    // SAFETY: see above.
-    let device = unsafe { ffi::copy(device) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::DeviceAdded { device }) };
-}
-
-unsafe extern "C" fn device_removed(_: Conn, dom: Dom, device: Text, opaque: Opaque) {
-    // SAFETY: see above.
-    let device = unsafe { ffi::copy(device) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::DeviceRemoved { device }) };
-}
-
-unsafe extern "C" fn device_removal_failed(_: Conn, dom: Dom, device: Text, opaque: Opaque) {
-    // SAFETY: see above.
-    let device = unsafe { ffi::copy(device) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::DeviceRemovalFailed { device }) };
-}
-
-unsafe extern "C" fn agent_lifecycle(_: Conn, dom: Dom, state: c_int, reason: c_int, opaque: Opaque) {
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::AgentLifecycle { state, reason }) };
-}
-
-unsafe extern "C" fn metadata_change(_: Conn, dom: Dom, kind: c_int, uri: Text, opaque: Opaque) {
-    // SAFETY: see above.
-    let uri = unsafe { ffi::copy_opt(uri) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::MetadataChange { kind, uri }) };
-}
-
-unsafe extern "C" fn block_threshold(
-    _: Conn,
-    dom: Dom,
-    disk: Text,
-    path: Text,
-    threshold: c_ulonglong,
-    excess: c_ulonglong,
-    opaque: Opaque,
-) {
-    // SAFETY: see above.
-    let (disk, path) = unsafe { (ffi::copy(disk), ffi::copy_opt(path)) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::BlockThreshold { disk, path, threshold, excess }) };
-}
-
-unsafe extern "C" fn memory_device_size_change(_: Conn, dom: Dom, alias: Text, size: c_ulonglong, opaque: Opaque) {
-    // SAFETY: see above.
-    let device = unsafe { ffi::copy(alias) };
-    // SAFETY: see above.
-    unsafe { emit(dom, opaque, EventDetail::MemoryDeviceSizeChange { device, size_kib: size }) };
 }

@@ -27,8 +27,10 @@ mod domain_power;
 mod error;
 mod event;
 mod event_loop;
+mod event_raw;
 mod ffi;
 pub mod flags;
+mod handler;
 mod network;
 mod pool;
 mod pool_event;
@@ -62,6 +64,7 @@ pub type UuidBytes = [u8; 16];
 pub fn library_version() -> u64 {
     let mut version = 0;
     // SAFETY: the version is written to our variable; without a type name the third argument is not used.
-    let rc = unsafe { virt_sys::virGetVersion(&mut version, std::ptr::null(), std::ptr::null_mut()) };
+    let rc =
+        unsafe { virt_sys::virGetVersion(&mut version, std::ptr::null(), std::ptr::null_mut()) };
     if rc < 0 { 0 } else { version }
 }

@@ -5,8 +5,10 @@ use std::ptr;
 
 use virt_sys as sys;
 
-use crate::subscription::{Family, Handler, free_handler};
-use crate::{Connect, Error, Result, Subscription, UuidBytes, ffi};
+use crate::ffi::{self, check};
+use crate::handler::{self, Handler};
+use crate::subscription::Family;
+use crate::{Connect, Result, Subscription, UuidBytes};
 
 /// Something that happened to a storage pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,25 +60,28 @@ impl Connect {
         f: impl Fn(PoolEvent) + Send + Sync + 'static,
     ) -> Result<Subscription> {
         let (id, callback) = match kind {
-            PoolEventKind::Lifecycle => (sys::VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE, lifecycle as *const ()),
-            PoolEventKind::Refresh => (sys::VIR_STORAGE_POOL_EVENT_ID_REFRESH, refresh as *const ()),
+            PoolEventKind::Lifecycle => (
+                sys::VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE,
+                lifecycle as *const (),
+            ),
+            PoolEventKind::Refresh => {
+                (sys::VIR_STORAGE_POOL_EVENT_ID_REFRESH, refresh as *const ())
+            }
         };
         // SAFETY: to libvirt both are this type; it calls each with the arguments that belong to its event ID.
         let callback = unsafe { std::mem::transmute::<*const (), Generic>(callback) };
-        let opaque = Handler::into_opaque(f);
-        let (conn, free) = (self.as_ptr(), free_handler::<PoolEvent>);
-        let (all, id) = (ptr::null_mut(), id as c_int);
-        // SAFETY: a live connection, no pool for all, and a callback that takes what `opaque` is.
-        let rc = unsafe {
-            sys::virConnectStoragePoolEventRegisterAny(conn, all, id, Some(callback), opaque, Some(free))
-        };
-        if rc < 0 {
-            let error = Error::last();
-            // SAFETY: libvirt did not take it over.
-            unsafe { free(opaque) };
-            return Err(error);
-        }
-        Ok(Subscription::new(self.clone(), rc, Family::Pool))
+        let handler = Handler::new(f);
+        let (conn, all, opaque, id) = (
+            self.as_ptr(),
+            ptr::null_mut(),
+            handler.opaque(),
+            id as c_int,
+        );
+        // SAFETY: a live connection, no pool for all, and a callback that takes any `opaque`.
+        let id = check(unsafe {
+            sys::virConnectStoragePoolEventRegisterAny(conn, all, id, Some(callback), opaque, None)
+        })?;
+        Ok(Subscription::new(self.clone(), id, Family::Pool, handler))
     }
 }
 
@@ -86,15 +91,14 @@ type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virStoragePoolPtr, 
 /// Hands an event on. Makes no libvirt call but for UUID and name, which ask nobody.
 ///
 /// # Safety
-/// `pool` is a live pool; `opaque` is a live `Handler<PoolEvent>`.
+/// `pool` is a live pool.
 unsafe fn emit(pool: sys::virStoragePoolPtr, opaque: *mut c_void, change: PoolChange) {
     let mut uuid = [0; 16];
     // SAFETY: the caller's promise, and room for 16 bytes.
     unsafe { sys::virStoragePoolGetUUID(pool, uuid.as_mut_ptr()) };
     // SAFETY: the caller's promise; the pool keeps the string.
     let name = unsafe { ffi::copy(sys::virStoragePoolGetName(pool)) };
-    // SAFETY: the caller's promise.
-    unsafe { Handler::call(opaque, PoolEvent { uuid, name, change }) };
+    handler::call(opaque, PoolEvent { uuid, name, change });
 }
 
 unsafe extern "C" fn lifecycle(
@@ -113,11 +117,15 @@ unsafe extern "C" fn lifecycle(
         Ok(sys::VIR_STORAGE_POOL_EVENT_DELETED) => PoolChange::Deleted,
         _ => PoolChange::Other(event),
     };
-    // SAFETY: libvirt calls with a live pool and the registered `opaque`.
+    // SAFETY: libvirt calls with a live pool.
     unsafe { emit(pool, opaque, change) };
 }
 
-unsafe extern "C" fn refresh(_: sys::virConnectPtr, pool: sys::virStoragePoolPtr, opaque: *mut c_void) {
-    // SAFETY: libvirt calls with a live pool and the registered `opaque`.
+unsafe extern "C" fn refresh(
+    _: sys::virConnectPtr,
+    pool: sys::virStoragePoolPtr,
+    opaque: *mut c_void,
+) {
+    // SAFETY: libvirt calls with a live pool.
     unsafe { emit(pool, opaque, PoolChange::Refreshed) };
 }

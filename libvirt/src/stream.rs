@@ -4,11 +4,13 @@ use std::ffi::c_int;
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use virt_sys as sys;
 
 use crate::ffi::{check, check_ptr};
+use crate::handler::Handler;
 use crate::{Connect, Error, ErrorCode, Result};
 
 /// The most that libvirt's own client sends in one message (`VIR_NET_MESSAGE_LEGACY_PAYLOAD_MAX`).
@@ -27,8 +29,8 @@ pub struct Stream {
     ptr: NonNull<sys::virStream>,
     /// Whether it was finished or aborted.
     ended: AtomicBool,
-    /// Whether an event callback is registered.
-    pub(crate) watched: AtomicBool,
+    /// The event callback.
+    pub(crate) event: Mutex<Option<Handler>>,
     _conn: Connect,
 }
 
@@ -48,7 +50,9 @@ impl Drop for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +62,12 @@ impl Stream {
     pub fn new(conn: &Connect, flags: u32) -> Result<Self> {
         // SAFETY: a live connection.
         let ptr = check_ptr(unsafe { sys::virStreamNew(conn.as_ptr(), flags) })?;
-        Ok(Self { ptr, ended: false.into(), watched: false.into(), _conn: conn.clone() })
+        Ok(Self {
+            ptr,
+            ended: false.into(),
+            event: Mutex::new(None),
+            _conn: conn.clone(),
+        })
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virStreamPtr {
@@ -80,7 +89,10 @@ impl Stream {
         while !rest.is_empty() {
             let sent = self.send(rest)?;
             if sent == 0 {
-                return Err(Error::new(ErrorCode::WRITE_FAILED, "the stream takes no more bytes"));
+                return Err(Error::new(
+                    ErrorCode::WRITE_FAILED,
+                    "the stream takes no more bytes",
+                ));
             }
             rest = rest.get(sent..).unwrap_or_default();
         }
@@ -111,7 +123,10 @@ impl Stream {
     pub fn finish(&self) -> Result<()> {
         let _ = self.remove_event();
         if self.ended.swap(true, Ordering::AcqRel) {
-            return Err(Error::new(ErrorCode::INVALID_STREAM, "the stream was ended before"));
+            return Err(Error::new(
+                ErrorCode::INVALID_STREAM,
+                "the stream was ended before",
+            ));
         }
         // SAFETY: a live stream.
         check(unsafe { sys::virStreamFinish(self.as_ptr()) })?;
@@ -155,13 +170,21 @@ fn to_io(error: Error) -> io::Error {
 
 impl io::Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() { Ok(0) } else { self.recv(buffer).map_err(to_io) }
+        if buffer.is_empty() {
+            Ok(0)
+        } else {
+            self.recv(buffer).map_err(to_io)
+        }
     }
 }
 
 impl io::Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() { Ok(0) } else { self.send(bytes).map_err(to_io) }
+        if bytes.is_empty() {
+            Ok(0)
+        } else {
+            self.send(bytes).map_err(to_io)
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

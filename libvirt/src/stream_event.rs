@@ -1,13 +1,13 @@
 //! Being told when a non-blocking stream can be read or written.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 use virt_sys as sys;
 
 use crate::ffi::check;
-use crate::subscription::{Handler, free_handler};
-use crate::{Error, Result, Stream};
+use crate::handler::{self, Handler};
+use crate::{Result, Stream};
 
 impl Stream {
     /// Calls `f` on the event thread when one of `events` (`flags::STREAM_EVENT_*`) is there, with those that are
@@ -16,17 +16,14 @@ impl Stream {
     /// For streams that are non-blocking and connected. `f` must not own the stream (a `Weak` is fine), and may
     /// receive and send. Errors: INTERNAL_ERROR if a callback is registered, NO_SUPPORT if not connected.
     pub fn on_event(&self, events: i32, f: impl Fn(i32) + Send + Sync + 'static) -> Result<()> {
-        let opaque = Handler::into_opaque(f);
-        let free = free_handler::<i32>;
-        // SAFETY: a live stream; the callback takes what `opaque` is.
-        let rc = unsafe { sys::virStreamEventAddCallback(self.as_ptr(), events, Some(ready), opaque, Some(free)) };
-        if rc < 0 {
-            let error = Error::last();
-            // SAFETY: libvirt did not take it over.
-            unsafe { free(opaque) };
-            return Err(error);
-        }
-        self.watched.store(true, Ordering::Release);
+        let mut event = self.event();
+        let handler = Handler::new(f);
+        let opaque = handler.opaque();
+        // SAFETY: a live stream, and a callback that takes any `opaque`.
+        check(unsafe {
+            sys::virStreamEventAddCallback(self.as_ptr(), events, Some(ready), opaque, None)
+        })?;
+        *event = Some(handler);
         Ok(())
     }
 
@@ -40,17 +37,21 @@ impl Stream {
 
     /// Removes the callback, if there is one, and frees its closure (`virStreamEventRemoveCallback`).
     pub fn remove_event(&self) -> Result<()> {
-        if self.watched.swap(false, Ordering::AcqRel) {
+        let handler = self.event().take();
+        if handler.is_some() {
             // SAFETY: a live stream.
             check(unsafe { sys::virStreamEventRemoveCallback(self.as_ptr()) })?;
         }
         Ok(())
+    }
+
+    fn event(&self) -> MutexGuard<'_, Option<Handler>> {
+        self.event.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 unsafe extern "C" fn ready(stream: sys::virStreamPtr, events: c_int, opaque: *mut c_void) {
     // SAFETY: libvirt calls with a live stream; it allows this call in a callback.
     unsafe { sys::virStreamEventUpdateCallback(stream, 0) };
-    // SAFETY: libvirt hands back the `opaque` that was registered and not freed.
-    unsafe { Handler::call(opaque, events) };
+    handler::call(opaque, events);
 }

@@ -1,44 +1,12 @@
-//! Callback state that libvirt keeps for us, and the guard that ends it.
+//! The guard that keeps a callback registered.
 
-use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ffi::c_int;
+use std::fmt;
 
 use virt_sys as sys;
 
 use crate::Connect;
-
-/// A callback's closure, behind the `opaque` pointer that libvirt hands back.
-pub(crate) struct Handler<E> {
-    call: Box<dyn Fn(E) + Send + Sync>,
-}
-
-impl<E> Handler<E> {
-    /// The `opaque` pointer for `call`. Who frees it: [`free_handler`], as libvirt's free callback, or after a failed
-    /// registration called by us.
-    pub(crate) fn into_opaque(call: impl Fn(E) + Send + Sync + 'static) -> *mut c_void {
-        Box::into_raw(Box::new(Self { call: Box::new(call) })).cast()
-    }
-
-    /// Calls the closure; a panic in it ends here.
-    ///
-    /// # Safety
-    /// `opaque` is from [`Handler::<E>::into_opaque`], for the same `E`, and not freed.
-    pub(crate) unsafe fn call(opaque: *mut c_void, event: E) {
-        // SAFETY: the caller's promise; closures are `Sync`, so a shared reference is enough on any thread.
-        let handler = unsafe { &*opaque.cast::<Self>() };
-        let _ = catch_unwind(AssertUnwindSafe(|| (handler.call)(event)));
-    }
-}
-
-/// Frees what [`Handler::<E>::into_opaque`] made.
-///
-/// # Safety
-/// `opaque` is from there, for the same `E`, and neither used nor freed after this.
-pub(crate) unsafe extern "C" fn free_handler<E>(opaque: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let handler = unsafe { Box::from_raw(opaque.cast::<Handler<E>>()) };
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
-}
+use crate::handler::Handler;
 
 /// Which family of events a subscription is of: they are ended by different calls.
 pub(crate) enum Family {
@@ -46,19 +14,26 @@ pub(crate) enum Family {
     Pool,
 }
 
-/// Keeps a callback registered. Dropping it deregisters (`virConnectDomainEventDeregisterAny`,
-/// `virConnectStoragePoolEventDeregisterAny`) and frees the closure; no call begins after that, though one that is
-/// already running on the event thread may still end. It keeps the connection open.
+/// Keeps a callback registered, and the connection open. Dropping it deregisters
+/// (`virConnectDomainEventDeregisterAny`, `virConnectStoragePoolEventDeregisterAny`) and frees the closure; no call
+/// begins after that. One that runs on the event thread meanwhile runs to its end, and then frees the closure.
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     conn: Connect,
     id: c_int,
     family: Family,
+    /// Freed after the deregistration.
+    _handler: Handler,
 }
 
 impl Subscription {
-    pub(crate) fn new(conn: Connect, id: c_int, family: Family) -> Self {
-        Self { conn, id, family }
+    pub(crate) fn new(conn: Connect, id: c_int, family: Family, handler: Handler) -> Self {
+        Self {
+            conn,
+            id,
+            family,
+            _handler: handler,
+        }
     }
 }
 
@@ -75,8 +50,10 @@ impl Drop for Subscription {
     }
 }
 
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

@@ -1,1 +1,26 @@
-//! stub
+//! The Vmyard server: the method table, the operations, the task journal, the store.
+//!
+//! `rpc -> methods -> ops -> {task, store, hypervisor}`; nothing points back up. Read ARCHITECTURE.md first.
+
+mod admission;
+mod app;
+mod auth;
+pub mod config;
+mod error;
+mod index;
+mod methods;
+mod ops;
+mod problem;
+mod reconcile;
+mod rpc;
+mod seed;
+mod serve;
+pub mod store;
+mod task;
+
+pub use app::{App, Context};
+pub use config::Config;
+pub use error::{Error, Result};
+pub use methods::table;
+pub use rpc::{MethodInfo, Table, openapi};
+pub use serve::serve;

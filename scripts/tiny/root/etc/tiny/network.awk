@@ -9,12 +9,13 @@ split($1, k, ".") > 2 && k[1] == "ethernets" {
 	else if (rest == "set-name" || rest == "match.name") ifname[id] = v
 	else if (rest == "dhcp4") dhcp[id] = v ~ /^([Tt]rue|[Yy]es|[Oo]n)$/
 	else if (v !~ /^[0-9a-fA-F.:\/]+$/ && v != "default") next
-	else if (rest ~ /^addresses[.]/) out[id] = out[id] "ip addr add " v " dev \"$i\" && say \"$i " v "\"\n"
+	else if (rest ~ /^addresses[.]/) out[id] = out[id] "ip addr add " v " dev \"$i\" && say \"$i " bare(v) "\"\n"
 	else if (rest ~ /^gateway[46]$/) out[id] = out[id] "ip route replace default via " v " dev \"$i\"\n"
 	else if (rest ~ /^nameservers[.]addresses[.]/) dns[id] = dns[id] "nameserver " v "\\n"
 	else if (rest ~ /^routes[.][0-9]+[.]to$/) to[id, k[4]] = v == "0.0.0.0/0" ? "default" : v
 	else if (rest ~ /^routes[.][0-9]+[.]via$/) { via[id, k[4]] = v; if (k[4] >= routes[id]) routes[id] = k[4] + 1 }
 }
+function bare(v) { sub(/\/.*/, "", v); return v }
 END {
 	for (id in seen) {
 		for (r = 0; r < routes[id]; r++)

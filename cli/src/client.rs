@@ -1,0 +1,137 @@
+//! Calling the API over HTTP.
+
+use api::{Problem, Rpc};
+use reqwest::{StatusCode, blocking, header};
+use serde_json::Value;
+use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
+
+/// A little more than the server waits for a task.
+const TIMEOUT: Duration = Duration::from_secs(320);
+
+/// Where the server is and who calls.
+#[derive(clap::Args)]
+pub struct Server {
+    /// The server's address
+    #[arg(long, global = true, env = "VMYARD_URL", default_value = "http://127.0.0.1:7777")]
+    url: String,
+    /// The API token; read from admin.token in the data directory when absent
+    #[arg(long, global = true, env = "VMYARD_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+/// A caller of the API.
+pub struct Client {
+    http: blocking::Client,
+    url: String,
+    token: String,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command's arguments don't go together.
+    Usage(String),
+    /// The server can't be reached, or what answers is no Vmyard.
+    Unreachable(String),
+    /// The server refused or failed.
+    Problem(Box<Problem>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(text) | Failure::Unreachable(text) => write!(f, "error: {text}"),
+            Failure::Problem(problem) => {
+                write!(f, "error: {} ({})", problem.detail, problem.code.as_str())?;
+                if let Some(hint) = &problem.hint {
+                    write!(f, "\nhint: {hint}")?;
+                }
+                if let Some(task) = problem.task {
+                    write!(f, "\ntask: {task}")?;
+                }
+                match problem.request_id {
+                    Some(id) => write!(f, "\nrequest id: {id}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// The command's exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Failure::Problem(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Unreachable(_) => 3,
+        })
+    }
+}
+
+impl Server {
+    /// A client for this server. Nothing is sent yet.
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => read_token()?,
+        };
+        let http = blocking::Client::builder().timeout(TIMEOUT).build();
+        let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
+        Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
+    }
+}
+
+/// The administrator's token of a server on this machine.
+fn read_token() -> Result<String, Failure> {
+    let data_dir = std::env::var_os("VMYARD_DATA_DIR").map_or_else(|| PathBuf::from("/var/lib/vmyard"), PathBuf::from);
+    let path = data_dir.join("admin.token");
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Ok(token.trim().to_owned()),
+        Err(error) => Err(Failure::Usage(format!(
+            "no token: give --token or VMYARD_TOKEN, or run as a user who may read {} ({error})",
+            path.display()
+        ))),
+    }
+}
+
+impl Client {
+    /// Calls a method by its type.
+    pub fn call<R: Rpc>(&self, request: &R) -> Result<R::Reply, Failure> {
+        let body = serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))?;
+        let reply = self.call_json(R::NAME, &body)?;
+        serde_json::from_value(reply)
+            .map_err(|error| Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?")))
+    }
+
+    /// Calls a method by its name.
+    pub fn call_json(&self, method: &str, body: &Value) -> Result<Value, Failure> {
+        let unreachable = |error: reqwest::Error| {
+            let mut text = format!("can't reach {}: {error}", self.url);
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            Failure::Unreachable(format!("{text}\nhint: is the server running (vmyard serve), and is --url right?"))
+        };
+        let response = self
+            .http
+            .post(format!("{}/api/{method}", self.url))
+            .bearer_auth(&self.token)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_string())
+            .send()
+            .map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().map_err(unreachable)?;
+        let strange = || Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url));
+        match status {
+            StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_str(&text).map_err(|_| strange()),
+            _ => {
+                let problem = serde_json::from_str(&text).map_err(|_| strange())?;
+                Err(Failure::Problem(Box::new(problem)))
+            }
+        }
+    }
+}

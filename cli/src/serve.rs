@@ -1,0 +1,105 @@
+//! `vmyard serve`
+
+use server::{Config, config::NodeSettings};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// `vmyard serve`
+#[derive(clap::Args)]
+pub struct Args {
+    /// The configuration file (TOML); what is given here goes before it
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7777]
+    #[arg(long, env = "VMYARD_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Listen beyond loopback although the connection is not encrypted
+    #[arg(long)]
+    insecure: bool,
+    /// Where database and tokens are [default: /var/lib/vmyard]
+    #[arg(long, env = "VMYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The database [default: sqlite://DATA_DIR/vmyard.db]
+    #[arg(long, env = "VMYARD_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// A node: NAME=URI; may be repeated [default: local=qemu:///system]
+    #[arg(long = "node", value_name = "NAME=URI", value_parser = node)]
+    nodes: Vec<(String, String)>,
+    /// Log as JSON lines
+    #[arg(long)]
+    log_json: bool,
+}
+
+fn node(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, uri)) if !name.is_empty() && uri.contains("://") => Ok((name.to_owned(), uri.to_owned())),
+        _ => Err("must be NAME=URI, like host1=qemu+ssh://root@host1/system".to_owned()),
+    }
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(args: Args) -> ExitCode {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("VMYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")))
+        .with_writer(std::io::stderr);
+    if args.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    match config(args).and_then(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn config(args: Args) -> Result<Config, String> {
+    let mut config = match &args.config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+    };
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.insecure |= args.insecure;
+    config.data_dir = args.data_dir.unwrap_or(config.data_dir);
+    config.database = args.database.or(config.database);
+    for (name, uri) in args.nodes {
+        match config.nodes.get_mut(&name) {
+            Some(node) => node.uri = uri,
+            None => {
+                config.nodes.insert(name, NodeSettings::at(&uri));
+            }
+        }
+    }
+    Ok(config)
+}
+
+fn serve(config: Config) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("start the runtime: {error}"))?;
+    let token = config.data_dir.join("admin.token");
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("wait for signals: {error}"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("wait for signals: {error}"))?;
+        let stop = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        let listening = move |address: SocketAddr| println!("vmyard serves http://{address} (token: {})", token.display());
+        server::serve(config, stop, listening).await.map_err(explain)
+    })
+}
+
+fn explain(error: server::Error) -> String {
+    match error {
+        server::Error::Invalid(fields) => fields.into_iter().map(|field| format!("{}: {}", field.field, field.message)).collect::<Vec<_>>().join("; "),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether a node has room for a VM: what runs there, what is promised to VMs about to start, and what is left.
+
+use crate::{App, Error, Result, config::NodeSettings};
+use hypervisor::{Facts, Node};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use uuid::Uuid;
+
+/// What is promised to VMs that don't run yet.
+#[derive(Clone, Default)]
+pub struct Admission {
+    promised: Arc<Mutex<HashMap<Uuid, Promise>>>,
+}
+
+struct Promise {
+    node: String,
+    vcpus: u32,
+    memory_mib: u64,
+}
+
+/// A node's room, in virtual CPUs and MiB of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Reserved virtual CPUs.
+    pub used_vcpus: u32,
+    /// Reserved memory.
+    pub used_memory_mib: u64,
+    /// Virtual CPUs that are left.
+    pub free_vcpus: u32,
+    /// Memory that is left.
+    pub free_memory_mib: u64,
+}
+
+/// Room that is kept for a VM until this is dropped. From then on the VM counts only when it runs.
+pub struct Reservation {
+    admission: Admission,
+    vm: Uuid,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.admission.promised).remove(&self.vm);
+    }
+}
+
+/// A node's room now.
+pub fn room(app: &App, node: &Node) -> Result<Room> {
+    let facts = node.known_facts("tell its capacity")?;
+    let promised = lock(&app.admission.promised);
+    Ok(room_with(app, node.name(), &facts, &promised))
+}
+
+/// Keeps room for a VM on a node, or says what is asked for and what is free. Two calls can't both get the last of it.
+pub fn reserve(app: &App, node: &Node, vm: Uuid, vcpus: u32, memory_mib: u64) -> Result<Reservation> {
+    let facts = node.known_facts("tell its capacity")?;
+    let mut promised = lock(&app.admission.promised);
+    let room = room_with(app, node.name(), &facts, &promised);
+    if memory_mib > room.free_memory_mib {
+        return Err(Error::NoCapacity(format!(
+            "node {} has {} MiB of memory free, {memory_mib} MiB are asked for",
+            node.name(),
+            room.free_memory_mib
+        )));
+    }
+    if vcpus > room.free_vcpus {
+        return Err(Error::NoCapacity(format!(
+            "node {} has {} virtual CPUs free, {vcpus} are asked for",
+            node.name(),
+            room.free_vcpus
+        )));
+    }
+    promised.insert(vm, Promise { node: node.name().to_owned(), vcpus, memory_mib });
+    Ok(Reservation { admission: app.admission.clone(), vm })
+}
+
+fn room_with(app: &App, node: &str, facts: &Facts, promised: &HashMap<Uuid, Promise>) -> Room {
+    let (mut used_vcpus, mut used_memory_mib) = (0u32, 0u64);
+    let mut on = Vec::new();
+    app.index.each(|id, entry, _| {
+        if entry.node != node {
+            return;
+        }
+        if let Some((vcpus, memory)) = entry.reserves() {
+            used_vcpus = used_vcpus.saturating_add(vcpus);
+            used_memory_mib = used_memory_mib.saturating_add(memory);
+            on.push(id);
+        }
+    });
+    // A VM that has just started counts once.
+    for (_, promise) in promised.iter().filter(|(vm, promise)| promise.node == node && !on.contains(vm)) {
+        used_vcpus = used_vcpus.saturating_add(promise.vcpus);
+        used_memory_mib = used_memory_mib.saturating_add(promise.memory_mib);
+    }
+    let (all_vcpus, all_memory_mib) = limits(app.config.nodes.get(node), facts);
+    Room {
+        used_vcpus,
+        used_memory_mib,
+        free_vcpus: all_vcpus.saturating_sub(used_vcpus),
+        free_memory_mib: all_memory_mib.saturating_sub(used_memory_mib),
+    }
+}
+
+/// How much may be reserved on a node at all.
+fn limits(settings: Option<&NodeSettings>, facts: &Facts) -> (u32, u64) {
+    let defaults = NodeSettings::at("");
+    let settings = settings.unwrap_or(&defaults);
+    let vcpus = (f64::from(facts.cpus) * settings.cpu_overcommit) as u32;
+    let memory = (facts.memory_mib as f64 * settings.memory_overcommit) as u64;
+    (vcpus, memory.saturating_sub(settings.reserved_memory_mib))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

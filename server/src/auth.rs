@@ -1,0 +1,97 @@
+//! Who calls: bearer tokens, kept as hashes.
+
+use crate::{
+    Error, Result,
+    store::{Store, TokenRecord},
+};
+use api::{Access, Time};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+use uuid::Uuid;
+
+/// The file with the administrator's token, in the data directory.
+const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// What every token begins with, so that one in a log or a repository can be recognised.
+const PREFIX: &str = "vmy_";
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token's name.
+    pub name: String,
+    /// What it may do.
+    pub role: Access,
+}
+
+impl Caller {
+    /// Vmyard itself, repairing something.
+    pub fn vmyard() -> Caller {
+        Caller { name: "vmyard".to_owned(), role: Access::Administrator }
+    }
+}
+
+/// Who has this token.
+pub async fn authenticate(store: &Store, token: &str) -> Result<Caller> {
+    let found = store.token(&hash(token)).await?.ok_or(Error::Unauthenticated("this token is not known"))?;
+    if found.expires_at.is_some_and(|time| time <= Time::now()) {
+        return Err(Error::Unauthenticated("this token has expired"));
+    }
+    Ok(Caller { name: found.name, role: found.role })
+}
+
+/// Makes the data directory (0700) and, at the first start, the administrator's token (0600) in it. An existing file is
+/// taken as it is, so that a token survives the loss of the database.
+pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
+    let file = data_dir.join(ADMIN_TOKEN_FILE);
+    let failed = |error: std::io::Error| Error::Internal(format!("{}: {error}", file.display()));
+    let token = match fs::read_to_string(&file) {
+        Ok(token) if token.trim().len() >= 32 => token.trim().to_owned(),
+        Ok(_) => return Err(Error::Internal(format!("{} holds no token; remove it to get a new one", file.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let token = generate()?;
+            // Under another name first: a crash must not leave half a token.
+            let draft = data_dir.join(".admin.token.new");
+            let _ = fs::remove_file(&draft);
+            let mut open = fs::OpenOptions::new();
+            let mut written = open.write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
+            writeln!(written, "{token}").and_then(|()| written.sync_all()).map_err(failed)?;
+            fs::rename(&draft, &file).map_err(failed)?;
+            token
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let record = TokenRecord {
+        id: Uuid::now_v7(),
+        name: "admin".to_owned(),
+        hash: hash(&token),
+        role: Access::Administrator,
+        expires_at: None,
+    };
+    store.insert_token(&record).await
+}
+
+/// Makes the data directory, closed to others, where there is none.
+pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(|error| Error::Internal(format!("make the data directory {}: {error}", data_dir.display())))
+}
+
+/// A new token: 256 random bits.
+fn generate() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// A token has 256 random bits, so a fast hash is enough: there is nothing to guess.
+fn hash(token: &str) -> String {
+    blake3::hash(token.as_bytes()).to_hex().to_string()
+}

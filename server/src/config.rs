@@ -1,0 +1,120 @@
+//! The configuration: a TOML file, with the command line on top.
+
+use hypervisor::{VirtType, VirtTypeSetting};
+use serde::Deserialize;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+/// The configuration. Every field has a default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Listen beyond loopback although the connection is not encrypted.
+    pub insecure: bool,
+    /// Database, tokens; no disk.
+    pub data_dir: PathBuf,
+    /// The database's URL; `sqlite://DATA_DIR/vmyard.db` when absent.
+    pub database: Option<String>,
+    /// The nodes, by name; `local` at `qemu:///system` when there is none.
+    pub nodes: BTreeMap<String, NodeSettings>,
+    /// Seconds between two scans of a node.
+    pub scan_interval_s: u64,
+}
+
+/// A node's settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSettings {
+    /// The libvirt URI.
+    pub uri: String,
+    /// `auto`, `kvm` or `qemu`.
+    #[serde(default)]
+    pub virt_type: VirtTypeName,
+    /// Virtual CPUs that may be reserved for each CPU of the host.
+    #[serde(default = "cpu_overcommit")]
+    pub cpu_overcommit: f64,
+    /// Memory that may be reserved, as a multiple of the host's.
+    #[serde(default = "memory_overcommit")]
+    pub memory_overcommit: f64,
+    /// Memory kept for the host itself, in MiB.
+    #[serde(default = "reserved_memory_mib")]
+    pub reserved_memory_mib: u64,
+    /// Where the pool `default` is made when there is none.
+    #[serde(default = "default_pool_path")]
+    pub default_pool_path: String,
+    /// Where the pool of the seeds is made.
+    #[serde(default = "seed_pool_path")]
+    pub seed_pool_path: String,
+}
+
+/// How guests are to run on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtTypeName {
+    /// KVM where it is usable, else TCG.
+    #[default]
+    Auto,
+    /// KVM.
+    Kvm,
+    /// TCG.
+    Qemu,
+}
+
+impl From<VirtTypeName> for VirtTypeSetting {
+    fn from(name: VirtTypeName) -> VirtTypeSetting {
+        match name {
+            VirtTypeName::Auto => VirtTypeSetting::Auto,
+            VirtTypeName::Kvm => VirtTypeSetting::Only(VirtType::Kvm),
+            VirtTypeName::Qemu => VirtTypeSetting::Only(VirtType::Qemu),
+        }
+    }
+}
+
+fn cpu_overcommit() -> f64 {
+    16.0
+}
+
+fn memory_overcommit() -> f64 {
+    1.0
+}
+
+fn reserved_memory_mib() -> u64 {
+    512
+}
+
+fn default_pool_path() -> String {
+    "/var/lib/libvirt/images".to_owned()
+}
+
+fn seed_pool_path() -> String {
+    "/var/lib/libvirt/vmyard-seeds".to_owned()
+}
+
+impl NodeSettings {
+    /// A node with the default settings.
+    pub fn at(uri: &str) -> NodeSettings {
+        NodeSettings {
+            uri: uri.to_owned(),
+            virt_type: VirtTypeName::default(),
+            cpu_overcommit: cpu_overcommit(),
+            memory_overcommit: memory_overcommit(),
+            reserved_memory_mib: reserved_memory_mib(),
+            default_pool_path: default_pool_path(),
+            seed_pool_path: seed_pool_path(),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
+            insecure: false,
+            data_dir: PathBuf::from("/var/lib/vmyard"),
+            database: None,
+            nodes: BTreeMap::new(),
+            scan_interval_s: 10,
+        }
+    }
+}

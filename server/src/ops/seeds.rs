@@ -1,0 +1,38 @@
+//! The pool of the seeds: on each node, what belongs to a VM and is no disk: its NoCloud seed and its serial log.
+//!
+//! A pool of its own, because libvirt looks at a whole pool again whenever an upload into it ends. All files of a VM
+//! begin with its id.
+
+use crate::{Error, Result};
+use hypervisor::{Node, storage::PoolView};
+use uuid::Uuid;
+
+/// The pool's name.
+pub const POOL: &str = "vmyard-seeds";
+
+/// The pool on this node.
+pub async fn pool(node: &Node) -> Result<PoolView> {
+    let found = node.pool(POOL).await?;
+    found.filter(|pool| pool.active).ok_or_else(|| Error::WrongState {
+        detail: format!("storage pool {POOL} on node {} is not there or not active", node.name()),
+        hint: Some("it is made when the node is reached; the server's log says why it could not be".to_owned()),
+    })
+}
+
+/// The name of a VM's seed in the pool.
+pub fn seed_file(vm: Uuid) -> String {
+    format!("{vm}.iso")
+}
+
+/// Where a VM's serial line is logged on the node.
+pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
+    format!("{}/{vm}.serial.log", pool.path.as_deref().unwrap_or_default())
+}
+
+/// Deletes what belongs to a VM.
+pub async fn delete_files(node: &Node, vm: Uuid) -> Result<()> {
+    match node.pool(POOL).await? {
+        Some(pool) => Ok(node.delete_volumes(pool.uuid, &format!("{vm}.")).await.map(|_| ())?),
+        None => Ok(()),
+    }
+}

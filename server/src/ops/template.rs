@@ -1,0 +1,204 @@
+//! Templates.
+
+use super::{find, gib, page};
+use crate::{
+    App, Context, Error, Result,
+    store::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec},
+    task::{Lock, Task, Undo, Work},
+};
+use api::{
+    Access, Page, Rpc, Time,
+    task::Target,
+    template::{
+        DeleteTemplate, DeletedTemplate, DescribeTemplate, ListTemplates, RegisterTemplate, Template, TemplateCopy,
+        TemplateState, Templates,
+    },
+};
+use hypervisor::{
+    ErrorKind, Node,
+    storage::{PoolView, Source},
+};
+use uuid::Uuid;
+
+/// `register-template`
+pub async fn register(context: Context, request: RegisterTemplate) -> Result<Work<Template>> {
+    let app = &context.app;
+    if app.store.template(&request.name).await?.is_some() {
+        return Err(Error::exists("template", &request.name));
+    }
+    let node = node_with_file(app, request.node.as_deref())?;
+    let pool = find::pool_on(&node, request.pool.as_deref()).await?;
+    let lookup = format!("vmyard-lookup-{}", context.task.simple());
+    let source = node.inspect_file(&request.file, &lookup).await.map_err(|error| about_file(&request.file, error))?;
+    // Any file of the host has bytes that somebody may not be meant to read.
+    if !source.in_pool && context.caller.role < Access::Administrator {
+        return Err(Error::field("file", "lies outside of the node's storage pools, where only an administrator may take it from"));
+    }
+    if pool.available < source.length {
+        return Err(Error::NoCapacity(format!(
+            "storage pool {} has {} bytes free, the image has {}",
+            pool.name, pool.available, source.length
+        )));
+    }
+    let record = TemplateRecord {
+        id: Uuid::now_v7(),
+        name: request.name,
+        phase: TemplatePhase::Creating,
+        spec: TemplateSpec {
+            os: request.os,
+            cloud_init: request.cloud_init,
+            guest_agent: request.guest_agent,
+            default_user: request.default_user,
+            format: source.image.format.as_str().to_owned(),
+            virtual_bytes: source.image.virtual_bytes,
+        },
+        created_at: Time::now(),
+    };
+    let target = Target { kind: "template".to_owned(), id: record.id, name: record.name.clone() };
+    let held = app.locks.take(record.id, &record.name, &[Lock::Disk], context.task, RegisterTemplate::NAME)?;
+    Ok(Work::new(target, held, move |task| import(task, record, node, pool, source, lookup)))
+}
+
+async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, source: Source, lookup: String) -> Result<Template> {
+    let store = task.app.store.clone();
+    task.step("record-template", Some(Undo::ForgetTemplate { template: record.id }), store.insert_template(&record)).await?;
+
+    let drop_lookup = Undo::DropLookupPool { node: node.name().to_owned(), pool: lookup.clone() };
+    task.step("open-image", Some(drop_lookup), async { Ok(()) }).await?;
+
+    let file = format!("{}.{}", record.id, record.spec.format);
+    let delete = Undo::DeleteVolume { node: node.name().to_owned(), pool: pool.uuid, file: file.clone(), volume: None };
+    let length = source.length;
+    let (progress, copying) = (task.clone(), node.import(&source, &lookup, pool.uuid, &file, {
+        let task = task.clone();
+        move |copied| task.progress(copied, length)
+    }));
+    let volume = task.step("copy-image", Some(delete), async { Ok(copying.await?) }).await?;
+    progress.progress(length, length);
+
+    let copy = CopyRecord {
+        template: record.id,
+        node: node.name().to_owned(),
+        pool: pool.uuid,
+        pool_name: pool.name,
+        file,
+        path: volume.path,
+    };
+    task.step("make-ready", None, store.template_is_ready(&copy)).await?;
+    to_wire(&task.app, &TemplateRecord { phase: TemplatePhase::Ready, ..record }).await
+}
+
+/// The node whose file is meant: the named one, or the only one.
+fn node_with_file(app: &App, reference: Option<&str>) -> Result<Node> {
+    match (reference, app.nodes.len()) {
+        (Some(reference), _) => Ok(app.node(reference)?.clone()),
+        (None, 1) => Ok(app.nodes.values().cloned().next().ok_or_else(|| Error::not_found("node", ""))?),
+        (None, _) => Err(Error::field("node", "is needed, since there are several nodes: name the one that has the file")),
+    }
+}
+
+fn about_file(file: &str, error: hypervisor::Error) -> Error {
+    match error.kind {
+        ErrorKind::NotFound => Error::field("file", format!("there is no file {file} on node {}", error.node)),
+        ErrorKind::Refused => Error::field("file", format!("the image {file} is refused: {}", error.cause)),
+        // libvirt can't make a pool over a directory that isn't there.
+        ErrorKind::Failed => Error::field("file", format!("{file} on node {} can't be read: {}", error.node, error.cause)),
+        _ => error.into(),
+    }
+}
+
+/// `list-templates`
+pub async fn list(context: Context, request: ListTemplates) -> Result<Templates> {
+    let mut rows = Vec::new();
+    for record in context.app.store.templates().await? {
+        rows.push(to_wire(&context.app, &record).await?);
+    }
+    let page = Page { limit: request.limit, cursor: request.cursor };
+    let cut = page::cut(rows, &page, |template| template.name.to_lowercase())?;
+    Ok(Templates { templates: cut.rows, next_cursor: cut.next_cursor, total: cut.total })
+}
+
+/// `describe-template`
+pub async fn describe(context: Context, request: DescribeTemplate) -> Result<Template> {
+    let record = get(&context.app, &request.template).await?;
+    to_wire(&context.app, &record).await
+}
+
+/// `delete-template`
+pub async fn delete(context: Context, request: DeleteTemplate) -> Result<Work<DeletedTemplate>> {
+    let app = &context.app;
+    let record = get(app, &request.template).await?;
+    let held = app.locks.take(record.id, &record.name, &[Lock::Disk], context.task, DeleteTemplate::NAME)?;
+    let users = app.store.volumes_on_template(record.id).await?;
+    if users > 0 {
+        return Err(in_use(&record.name, users));
+    }
+    let target = Target { kind: "template".to_owned(), id: record.id, name: record.name.clone() };
+    Ok(Work::new(target, held, move |task| async move {
+        let app = task.app.clone();
+        // From here on it is not taken back: what is marked is deleted, now or by the reconciler.
+        let marked = task.step("mark-deleting", None, app.store.mark_template_deleting(record.id)).await?;
+        if !marked {
+            return Err(in_use(&record.name, app.store.volumes_on_template(record.id).await?));
+        }
+        task.step("delete-images", None, delete_images(&app, record.id)).await?;
+        task.step("forget-template", None, app.store.forget_template(record.id)).await?;
+        Ok(DeletedTemplate { id: record.id, name: record.name })
+    }))
+}
+
+async fn delete_images(app: &App, template: Uuid) -> Result<()> {
+    for copy in app.store.template_copies(Some(template)).await? {
+        app.node(&copy.node)?.delete_volume(copy.pool, &copy.file).await?;
+    }
+    Ok(())
+}
+
+/// Goes on with deletions of templates that were cut off.
+pub async fn go_on(app: &App, _node: &Node) {
+    let Ok(records) = app.store.templates().await else { return };
+    for record in records.iter().filter(|record| record.phase == TemplatePhase::Deleting) {
+        let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME) else { continue };
+        let finished = async {
+            delete_images(app, record.id).await?;
+            app.store.forget_template(record.id).await
+        };
+        match finished.await {
+            Ok(()) => tracing::info!(template = record.name, "a deletion was finished"),
+            Err(error) => tracing::warn!(%error, template = record.name, "a deletion is not finished yet"),
+        }
+    }
+}
+
+fn in_use(name: &str, users: u64) -> Error {
+    Error::InUse(format!("the disks of {users} VMs stand on template {name}; delete those VMs first"))
+}
+
+/// The template of this name or id.
+pub async fn get(app: &App, reference: &str) -> Result<TemplateRecord> {
+    app.store.template(reference).await?.ok_or_else(|| Error::not_found("template", reference))
+}
+
+async fn to_wire(app: &App, record: &TemplateRecord) -> Result<Template> {
+    let copies = app.store.template_copies(Some(record.id)).await?;
+    let copy = |copy: CopyRecord| TemplateCopy { node: copy.node, pool: copy.pool_name, path: copy.path };
+    Ok(Template {
+        id: record.id,
+        name: record.name.clone(),
+        state: match record.phase {
+            TemplatePhase::Creating => TemplateState::Creating,
+            TemplatePhase::Ready => TemplateState::Ready,
+            TemplatePhase::Deleting => TemplateState::Deleting,
+        },
+        os: record.spec.os.clone(),
+        cloud_init: record.spec.cloud_init,
+        guest_agent: record.spec.guest_agent,
+        default_user: record.spec.default_user.clone(),
+        format: record.spec.format.clone(),
+        size_gib: gib(record.spec.virtual_bytes),
+        size_bytes: record.spec.virtual_bytes,
+        copies: copies.into_iter().map(copy).collect(),
+        vms: app.store.volumes_on_template(record.id).await?,
+        created_at: record.created_at,
+    })
+}

@@ -1,0 +1,69 @@
+//! Describing one VM.
+
+use crate::{Context, Error, Result, ops::gib, reconcile};
+use api::{
+    Access, Rpc,
+    vm::{AddressSource, DescribeVm, DescribeVmXml, NicAddress, Vm, VmXml},
+};
+use hypervisor::domain::{self, Address, Power};
+use std::time::Duration;
+
+/// How long the node may take before the answer comes from the index alone.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// `describe-vm`
+pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
+    let app = &context.app;
+    let (id, entry) = app.index.resolve(&request.vm)?;
+    let node = app.node(&entry.node)?;
+    let mut addresses = Vec::new();
+    if super::is_up(node) {
+        // What can't be had quickly is answered as it was last seen, with `observed_at` saying when.
+        let _ = tokio::time::timeout(FRESH, reconcile::refresh(app, node, id)).await;
+        if app.index.get(id).and_then(|entry| entry.power()) == Some(Power::Running) {
+            let ask = |source| tokio::time::timeout(FRESH, node.addresses(id, source));
+            let (lease, arp) = tokio::join!(ask(domain::AddressSource::Lease), ask(domain::AddressSource::Arp));
+            addresses.extend([lease, arp].into_iter().flatten().flatten().flatten());
+        }
+    }
+    let mut vm = app.index.to_wire(id)?;
+    if let Some(seen) = app.index.get(id).and_then(|entry| entry.seen) {
+        addresses.extend(seen.agent_addresses);
+        vm.usage = seen.usage;
+    }
+    for nic in &mut vm.networks {
+        let of_nic = addresses.iter().filter(|address| address.mac.eq_ignore_ascii_case(&nic.mac));
+        nic.addresses = of_nic.map(to_wire).collect();
+        nic.addresses.sort();
+        nic.addresses.dedup();
+    }
+    let volumes = app.store.volumes_of_vm(id).await?;
+    for disk in &mut vm.disks {
+        if let Some(volume) = volumes.iter().find(|volume| Some(&volume.path) == disk.path.as_ref()) {
+            disk.volume = Some(volume.id);
+            disk.pool = Some(volume.pool_name.clone());
+            disk.size_gib = Some(gib(volume.size_bytes));
+        }
+    }
+    Ok(vm)
+}
+
+fn to_wire(address: &Address) -> NicAddress {
+    let source = match address.source {
+        domain::AddressSource::Lease => AddressSource::Lease,
+        domain::AddressSource::Agent => AddressSource::Agent,
+        domain::AddressSource::Arp => AddressSource::Arp,
+    };
+    NicAddress { address: address.address.clone(), source }
+}
+
+/// `describe-vm-xml`
+pub async fn describe_xml(context: Context, request: DescribeVmXml) -> Result<VmXml> {
+    if request.secrets && context.caller.role < Access::Administrator {
+        return Err(Error::Forbidden { method: format!("{} with secrets", DescribeVmXml::NAME), needs: Access::Administrator.as_str() });
+    }
+    let (id, entry) = context.app.index.resolve(&request.vm)?;
+    let node = context.app.node(&entry.node)?;
+    let xml = node.domain_xml(id, request.inactive, request.secrets).await?;
+    Ok(VmXml { id, name: entry.name().to_owned(), xml })
+}

@@ -1,0 +1,64 @@
+//! Virtual machines.
+
+pub mod create;
+pub mod delete;
+pub mod describe;
+pub mod list;
+pub mod power;
+
+use crate::{App, Error, Result, index::Entry, store::VmPhase};
+use api::task::Target;
+use hypervisor::{
+    Node, Status,
+    domain::Power,
+};
+use uuid::Uuid;
+
+/// A VM that a mutating call works on: it is there, and its node answers.
+struct Subject {
+    id: Uuid,
+    entry: Entry,
+    node: Node,
+}
+
+impl Subject {
+    /// The VM of this name or id. One that is being made or deleted is `busy`.
+    fn find(app: &App, reference: &str) -> Result<Subject> {
+        let (id, entry) = app.index.resolve(reference)?;
+        let node = app.node(&entry.node)?.clone();
+        match entry.record.as_ref().map(|record| record.phase) {
+            Some(VmPhase::Creating) => Err(Error::Busy { detail: format!("VM {} is being created", entry.name()), task: None }),
+            Some(VmPhase::Deleting) => Err(Error::Busy { detail: format!("VM {} is being deleted", entry.name()), task: None }),
+            _ => Ok(Subject { id, entry, node }),
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target { kind: "vm".to_owned(), id: self.id, name: self.entry.name().to_owned() }
+    }
+
+    /// Its power state as its node tells it now, which the index takes in.
+    async fn power(&self, app: &App) -> Result<Power> {
+        crate::reconcile::refresh(app, &self.node, self.id).await?;
+        let power = app.index.get(self.id).and_then(|entry| entry.power());
+        power.ok_or_else(|| Error::WrongState {
+            detail: format!("VM {} has no domain on node {} any more", self.entry.name(), self.node.name()),
+            hint: Some("it was undefined outside of Vmyard; delete-vm clears what is left".to_owned()),
+        })
+    }
+}
+
+/// What a VM must be, and is not.
+fn wrong_power(name: &str, is: Power, needed: &str, hint: &str) -> Error {
+    let is = match is {
+        Power::Running => "running",
+        Power::Paused => "paused",
+        Power::Off => "shutoff",
+    };
+    Error::WrongState { detail: format!("VM {name} is {is}, it must be {needed}"), hint: Some(hint.to_owned()) }
+}
+
+/// Whether a node answers.
+fn is_up(node: &Node) -> bool {
+    node.status().0 == Status::Up
+}

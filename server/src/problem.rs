@@ -1,0 +1,133 @@
+//! Errors on the wire: the one place that knows HTTP's statuses (RFC 9110) and problem details (RFC 9457).
+
+use crate::Error;
+use api::{Code, Problem};
+use hypervisor::ErrorKind;
+use uuid::Uuid;
+
+/// The HTTP status of a code.
+pub fn status(code: Code) -> u16 {
+    match code {
+        Code::Invalid => 400,
+        Code::Unauthenticated => 401,
+        Code::Forbidden => 403,
+        Code::NotFound => 404,
+        Code::AlreadyExists
+        | Code::WrongState
+        | Code::Busy
+        | Code::InUse
+        | Code::Ambiguous
+        | Code::NoCapacity
+        | Code::AgentUnavailable
+        | Code::TokenReused => 409,
+        Code::TooLarge => 413,
+        Code::Unsupported => 422,
+        Code::RateLimited => 429,
+        Code::Internal => 500,
+        Code::NodeUnavailable => 503,
+        Code::Timeout => 504,
+    }
+}
+
+/// An error as the client sees it. The cause of an internal one goes to the log only.
+pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> Problem {
+    let code = code(error);
+    let (detail, errors) = match error {
+        Error::Internal(cause) => {
+            tracing::error!(request_id = request_id.map(tracing::field::display), cause, "internal error");
+            ("something went wrong in Vmyard itself; the cause is in the server's log under the request id".to_owned(), Vec::new())
+        }
+        Error::Invalid(fields) => {
+            let texts: Vec<_> = fields.iter().map(|field| format!("{}: {}", field.field, field.message)).collect();
+            (format!("the request is not valid: {}", texts.join("; ")), fields.clone())
+        }
+        other => (other.to_string(), Vec::new()),
+    };
+    let holder = match error {
+        Error::Busy { task, .. } => *task,
+        _ => None,
+    };
+    Problem {
+        kind: format!("urn:vmyard:error:{}", code.as_str()),
+        title: code.as_str().replace('_', " "),
+        status: status(code),
+        detail,
+        code,
+        request_id,
+        hint: hint(error),
+        errors,
+        task: holder.or(task),
+    }
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Invalid(_) => Code::Invalid,
+        Error::Unauthenticated(_) => Code::Unauthenticated,
+        Error::Forbidden { .. } => Code::Forbidden,
+        Error::NotFound { .. } | Error::NoSuchMethod(_) => Code::NotFound,
+        Error::AlreadyExists { .. } => Code::AlreadyExists,
+        Error::WrongState { .. } | Error::Superseded(_) => Code::WrongState,
+        Error::Busy { .. } => Code::Busy,
+        Error::InUse(_) => Code::InUse,
+        Error::Ambiguous { .. } => Code::Ambiguous,
+        Error::NoCapacity(_) => Code::NoCapacity,
+        Error::TooLarge(_) => Code::TooLarge,
+        Error::Unsupported { .. } => Code::Unsupported,
+        Error::ShuttingDown | Error::Interrupted => Code::NodeUnavailable,
+        Error::Internal(_) => Code::Internal,
+        Error::Node(error) => match error.kind {
+            ErrorKind::Unavailable => Code::NodeUnavailable,
+            ErrorKind::Timeout => Code::Timeout,
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::Exists => Code::AlreadyExists,
+            ErrorKind::WrongState => Code::WrongState,
+            ErrorKind::Busy => Code::Busy,
+            ErrorKind::NoSpace => Code::NoCapacity,
+            ErrorKind::Agent => Code::AgentUnavailable,
+            // What QEMU or libvirt refuse is no bug of ours: the node can't do it as it is.
+            ErrorKind::Unsupported | ErrorKind::Refused | ErrorKind::Failed => Code::Unsupported,
+        },
+    }
+}
+
+fn hint(error: &Error) -> Option<String> {
+    let text = match error {
+        Error::WrongState { hint, .. } | Error::Unsupported { hint, .. } => return hint.clone(),
+        Error::Unauthenticated(_) => "send 'Authorization: Bearer TOKEN'; the administrator's token is in admin.token in the data directory",
+        Error::NoSuchMethod(_) => "GET /api/openapi.json lists the methods; each is called by POST /api/METHOD",
+        Error::Ambiguous { .. } => "use one of the ids",
+        Error::Busy { task: Some(_), .. } => "wait for that task (describe-task), then call again",
+        Error::NoCapacity(_) => "stop a VM, ask for less, or use another node (list-nodes shows what is free)",
+        Error::ShuttingDown => "call again when the server is back",
+        Error::Interrupted => "call again",
+        Error::Node(error) => match error.kind {
+            ErrorKind::Unavailable => "describe-node says why the node can't be reached; the server goes on trying",
+            ErrorKind::Timeout => "the node is slow or hangs; look at the object before you call again",
+            ErrorKind::NoSpace => "free space in the pool (list-storage-pools shows what is left)",
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_internal_cause_stays_inside() {
+        let problem = to_wire(&Error::Internal("password hunter2 in SQL".into()), None, None);
+        assert_eq!((problem.status, problem.code), (500, Code::Internal));
+        assert!(!serde_json::to_string(&problem).unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_field_is_named() {
+        let problem = to_wire(&Error::field("networks[1].mac", "must be unicast"), None, None);
+        assert_eq!(problem.status, 400);
+        assert_eq!(problem.errors[0].field, "networks[1].mac");
+        assert!(problem.detail.contains("networks[1].mac"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
+
+use crate::{App, Result, ops};
+use hypervisor::{
+    Node, NodeEvent, PowerEvent, Status,
+    domain::AddressSource,
+};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The age at which a configuration is read again, although no event told of a change.
+const VIEW_AGE: Duration = Duration::from_secs(60);
+/// How many configurations a scan reads again at most.
+const VIEWS_A_SCAN: usize = 50;
+/// Configurations read from one node at a time.
+const READS_AT_ONCE: usize = 3;
+
+/// Runs for ever: takes in what the nodes tell.
+pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            NodeEvent::Connection { node, status } => {
+                let up = status == Status::Up;
+                tracing::info!(node, ?status, "node");
+                app.index.set_node_up(&node, up);
+                if up {
+                    let app = app.clone();
+                    tokio::spawn(async move { arrived(&app, &node).await });
+                }
+            }
+            NodeEvent::Domain { node, domain, event } => {
+                // A domain that begins to power off is still on; `Stopped` follows.
+                if event != PowerEvent::ShuttingDown {
+                    refresh_soon(&app, &node, domain);
+                }
+            }
+            NodeEvent::Agent { node, domain, connected } => {
+                refresh_soon(&app, &node, domain);
+                if connected {
+                    let app = app.clone();
+                    tokio::spawn(async move {
+                        if let Ok(node) = app.node(&node) {
+                            read_agent_addresses(&app, node, domain).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Runs for ever: scans the nodes and goes on with deletions.
+pub async fn scan_for_ever(app: App) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(app.config.scan_interval_s.max(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is at once, before any node can be up: its arrival scans it.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        for node in app.nodes.values().filter(|node| node.status().0 == Status::Up) {
+            let (app, node) = (app.clone(), node.clone());
+            // A node that is slow delays only its own rows.
+            tokio::spawn(async move {
+                if let Err(error) = scan(&app, &node).await {
+                    tracing::warn!(%error, "scan");
+                }
+                ops::vm::delete::go_on(&app, &node).await;
+                ops::template::go_on(&app, &node).await;
+            });
+        }
+    }
+}
+
+/// A node has come up: make what VMs need on it, and look at everything.
+async fn arrived(app: &App, name: &str) {
+    let Ok(node) = app.node(name) else { return };
+    if let Err(error) = prepare(app, node).await {
+        tracing::warn!(%error, node = name, "the node lacks what VMs need");
+    }
+    if let Err(error) = scan(app, node).await {
+        tracing::warn!(%error, "scan");
+    }
+    ops::vm::delete::go_on(app, node).await;
+    ops::template::go_on(app, node).await;
+}
+
+/// Makes the pools and the network that VMs need where there are none.
+async fn prepare(app: &App, node: &Node) -> Result<()> {
+    let settings = app.config.nodes.get(node.name());
+    let path = |of: fn(&crate::config::NodeSettings) -> &String| settings.map(of).cloned().unwrap_or_default();
+    node.ensure_pool("default", &path(|settings| &settings.default_pool_path)).await?;
+    node.ensure_pool(ops::seeds::POOL, &path(|settings| &settings.seed_pool_path)).await?;
+    node.ensure_network("default").await?;
+    Ok(())
+}
+
+/// Lists a node's domains and reads what is unknown, changed or old.
+pub async fn scan(app: &App, node: &Node) -> Result<()> {
+    let read = app.index.begin_read();
+    let statuses = node.domains(true).await?;
+    let mut unread = app.index.observe_listing(node.name(), read, &statuses);
+    let mut old: Vec<(Instant, Uuid)> = Vec::new();
+    let mut running = Vec::new();
+    app.index.each(|id, entry, _| {
+        let Some(seen) = entry.seen.as_ref().filter(|_| entry.node == node.name()) else { return };
+        if seen.view_read.elapsed() > VIEW_AGE {
+            old.push((seen.view_read, id));
+        }
+        if seen.view.agent_connected {
+            running.push(id);
+        }
+    });
+    old.sort_unstable();
+    unread.extend(old.into_iter().take(VIEWS_A_SCAN).map(|(_, id)| id));
+    for batch in unread.chunks(READS_AT_ONCE) {
+        futures::future::try_join_all(batch.iter().map(|id| refresh(app, node, *id))).await?;
+    }
+    for id in running {
+        read_agent_addresses(app, node, id).await;
+    }
+    Ok(())
+}
+
+/// Reads a domain and takes it in.
+pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
+    let read = app.index.begin_read();
+    let told = node.domain(id).await?;
+    app.index.observe(node.name(), id, read, told);
+    Ok(())
+}
+
+fn refresh_soon(app: &App, node: &str, id: Uuid) {
+    let (app, node) = (app.clone(), node.to_owned());
+    tokio::spawn(async move {
+        let Ok(node) = app.node(&node) else { return };
+        if let Err(error) = refresh(&app, node, id).await {
+            // The next scan repairs it.
+            tracing::debug!(%error, "an event's domain could not be read");
+        }
+    });
+}
+
+async fn read_agent_addresses(app: &App, node: &Node, id: Uuid) {
+    match node.addresses(id, AddressSource::Agent).await {
+        Ok(addresses) => app.index.set_agent_addresses(id, addresses),
+        Err(error) => tracing::debug!(%error, "no addresses from the guest agent"),
+    }
+}

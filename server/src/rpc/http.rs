@@ -1,0 +1,134 @@
+//! The HTTP side: one route for all methods, and the four that are no methods.
+
+use super::{Answer, Table, openapi, request};
+use crate::{App, Context, Error, Result, auth, auth::Caller, problem};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Instant};
+use tower_http::catch_panic::CatchPanicLayer;
+use uuid::Uuid;
+
+/// The header with the request's id, on every answer.
+const REQUEST_ID: &str = "x-request-id";
+
+struct Shared {
+    app: App,
+    table: Table,
+    openapi: Value,
+}
+
+/// The server's routes.
+pub fn router(app: App, table: Table) -> Router {
+    let openapi = openapi(&table);
+    let shared = Arc::new(Shared { app, table, openapi });
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/openapi.json", get(document))
+        .route("/api/{method}", post(call).fallback(wrong_verb))
+        .fallback(no_such_path)
+        .layer(middleware::from_fn(with_request_id))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            respond_error(&Error::Internal("a handler panicked".to_owned()), Uuid::now_v7())
+        }))
+        .with_state(shared)
+}
+
+/// Gives every request an id: the client's, where it sends a UUID, else a new one.
+async fn with_request_id(mut request: Request, next: Next) -> Response {
+    let sent = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()?.parse::<Uuid>().ok());
+    let id = sent.unwrap_or_else(Uuid::now_v7);
+    let (method, path, begun) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    request.extensions_mut().insert(id);
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    tracing::info!(request_id = %id, %method, path, status = response.status().as_u16(), ms = begun.elapsed().as_millis() as u64, "request");
+    response
+}
+
+async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, request: Request) -> Response {
+    let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
+    match try_call(&shared, &method, request).await {
+        Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", &reply),
+        Ok(Answer::Accepted(reply)) => respond(StatusCode::ACCEPTED, "application/json", &reply),
+        Err(error) => respond_error(&error, id),
+    }
+}
+
+async fn try_call(shared: &Shared, method: &str, request: Request) -> Result<Answer> {
+    let caller = authenticate(&shared.app, request.headers()).await?;
+    // What a web page can send without asking first (form, text/plain) is never taken for a call.
+    let json = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !json.is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")) {
+        return Err(Error::field("", "the request needs the header 'Content-Type: application/json'"));
+    }
+    let body = to_bytes(request.into_body(), request::BODY_MAX).await.map_err(|_| Error::TooLarge(request::BODY_MAX))?;
+    let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7() };
+    shared.table.call(method, context, request::parse(&body)?).await
+}
+
+async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
+    let header = headers.get(header::AUTHORIZATION).ok_or(Error::Unauthenticated("a token is needed"))?;
+    let token = header.to_str().ok().and_then(|value| value.split_once(' '));
+    match token {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => auth::authenticate(&app.store, token.trim()).await,
+        _ => Err(Error::Unauthenticated("the Authorization header must be 'Bearer TOKEN'")),
+    }
+}
+
+/// Ready: the database answers, and what the last server left is taken back as far as its nodes can be reached.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let app = &shared.app;
+    let database = app.store.ping().await;
+    let recovered = app.is_recovered();
+    let stopping = app.tasks.is_stopping();
+    let status = match database.is_ok() && recovered && !stopping {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({ "database": database.is_ok(), "recovered": recovered, "stopping": stopping });
+    respond(status, "application/json", &body)
+}
+
+async fn document(State(shared): State<Arc<Shared>>) -> Response {
+    respond(StatusCode::OK, "application/json", &shared.openapi)
+}
+
+async fn wrong_verb(request: Request) -> Response {
+    let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
+    let error = Error::field("", format!("methods are called by POST, not by {}", request.method()));
+    let mut response = respond_error(&error, id);
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+async fn no_such_path(request: Request) -> Response {
+    let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
+    respond_error(&Error::NoSuchMethod(request.uri().path().to_owned()), id)
+}
+
+fn respond_error(error: &Error, request_id: Uuid) -> Response {
+    let problem = problem::to_wire(error, Some(request_id), None);
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let value = serde_json::to_value(&problem).unwrap_or_default();
+    let mut response = respond(status, "application/problem+json", &value);
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body.to_string())).into_response()
+}

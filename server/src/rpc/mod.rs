@@ -1,0 +1,137 @@
+//! From the method table to HTTP: routing, access, reading requests, waiting for tasks, answering.
+
+mod http;
+mod openapi;
+mod request;
+
+pub use http::router;
+pub use openapi::openapi;
+
+use crate::{
+    Context, Error, Result,
+    task::{self, Work},
+};
+use api::{Access, Rpc, task::Accepted};
+use futures::{FutureExt, future::BoxFuture};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// The longest wait for a task.
+const WAIT: Duration = Duration::from_secs(300);
+
+/// The methods, by name.
+#[derive(Default)]
+pub struct Table {
+    methods: BTreeMap<&'static str, Method>,
+}
+
+/// A method: what the router needs to call it and the reference needs to describe it.
+struct Method {
+    info: MethodInfo,
+    call: Call,
+    request: fn(&mut SchemaGenerator) -> Schema,
+    reply: fn(&mut SchemaGenerator) -> Schema,
+}
+
+type Call = Box<dyn Fn(Context, Map<String, Value>) -> BoxFuture<'static, Result<Answer>> + Send + Sync>;
+
+/// What is known of a method beside its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodInfo {
+    /// Its name: `POST /api/<name>`.
+    pub name: &'static str,
+    /// The least role that may call it.
+    pub access: Access,
+    /// Whether it changes something, and so is a task.
+    pub mutates: bool,
+}
+
+/// What a call answers.
+pub(crate) enum Answer {
+    /// 200 with the reply.
+    Done(Value),
+    /// 202 with the task.
+    Accepted(Value),
+}
+
+impl Table {
+    /// Adds a method that only reads. Name, access and schemas come from the function's request type.
+    pub fn read<R, F, Fut>(mut self, f: F) -> Table
+    where
+        R: Rpc,
+        F: Fn(Context, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::Reply>> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Box::new(move |context, fields| {
+            let f = Arc::clone(&f);
+            async move {
+                let reply = f(context, request::read::<R>(fields)?).await?;
+                Ok(Answer::Done(request::to_value(&reply)?))
+            }
+            .boxed()
+        });
+        self.add::<R>(call, false);
+        self
+    }
+
+    /// Adds a method that changes something. The function checks and locks; what it returns becomes a task.
+    pub fn work<R, F, Fut>(mut self, f: F) -> Table
+    where
+        R: Rpc,
+        R::Reply: Sync,
+        F: Fn(Context, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Work<R::Reply>>> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Box::new(move |context, mut fields| {
+            let f = Arc::clone(&f);
+            async move {
+                let wait = request::take_wait(&mut fields)?;
+                let request = request::read::<R>(fields)?;
+                let (app, id, caller) = (context.app.clone(), context.task, context.caller.clone());
+                if app.tasks.is_stopping() {
+                    return Err(Error::ShuttingDown);
+                }
+                let work = f(context, request).await?;
+                let mut started = task::start(&app, id, R::NAME, &caller, work).await?;
+                let outcome = if wait { started.wait(WAIT).await } else { None };
+                match outcome {
+                    Some(reply) => Ok(Answer::Done(request::to_value(&*reply?)?)),
+                    None => {
+                        let task = crate::ops::task::to_wire(&app, started.id).await?;
+                        Ok(Answer::Accepted(request::to_value(&Accepted { task })?))
+                    }
+                }
+            }
+            .boxed()
+        });
+        self.add::<R>(call, true);
+        self
+    }
+
+    fn add<R: Rpc>(&mut self, call: Call, mutates: bool) {
+        let method = Method {
+            info: MethodInfo { name: R::NAME, access: R::ACCESS, mutates },
+            call,
+            request: |generator| generator.subschema_for::<R>(),
+            reply: |generator| generator.subschema_for::<R::Reply>(),
+        };
+        self.methods.insert(R::NAME, method);
+    }
+
+    /// All methods, by name.
+    pub fn methods(&self) -> impl Iterator<Item = MethodInfo> + '_ {
+        self.methods.values().map(|method| method.info)
+    }
+
+    /// Calls a method for somebody: the one place where access is checked.
+    pub(crate) async fn call(&self, name: &str, context: Context, fields: Map<String, Value>) -> Result<Answer> {
+        let method = self.methods.get(name).ok_or_else(|| Error::NoSuchMethod(name.to_owned()))?;
+        if context.caller.role < method.info.access {
+            return Err(Error::Forbidden { method: name.to_owned(), needs: method.info.access.as_str() });
+        }
+        (method.call)(context, fields).await
+    }
+}

@@ -1,0 +1,233 @@
+//! The NoCloud seed: <https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>.
+//!
+//! An ISO 9660 image labelled CIDATA with `meta-data` and `user-data`, made in memory. The password is in it as a
+//! `$6$` hash only.
+
+use crate::{Error, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hadris_iso::{
+    joliet::JolietLevel,
+    read::PathSeparator,
+    write::{
+        File, InputFiles, IsoImageWriter,
+        options::{BaseIsoLevel, CreationFeatures, IsoFormatOptions},
+    },
+};
+use serde::Serialize;
+use std::{io::Cursor, sync::Arc};
+use uuid::Uuid;
+
+/// What goes into a seed.
+pub struct Seed {
+    /// The instance's id, which never changes in a VM's life: another one makes cloud-init run everything again.
+    pub instance_id: Uuid,
+    /// The guest's hostname.
+    pub hostname: String,
+    /// The user to set up.
+    pub user: Option<String>,
+    /// That user's password, hashed.
+    pub password_hash: Option<String>,
+    /// That user's OpenSSH public keys.
+    pub ssh_keys: Vec<String>,
+    /// The user's own user-data.
+    pub user_data: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MetaData<'a> {
+    #[serde(rename = "instance-id")]
+    instance_id: String,
+    #[serde(rename = "local-hostname")]
+    local_hostname: &'a str,
+}
+
+#[derive(Serialize)]
+struct CloudConfig<'a> {
+    hostname: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_pwauth: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    users: Vec<User<'a>>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    name: &'a str,
+    lock_passwd: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ssh_authorized_keys: &'a [String],
+    shell: &'a str,
+    sudo: &'a str,
+}
+
+impl Seed {
+    /// The image's bytes.
+    pub fn to_iso(&self) -> Result<Vec<u8>> {
+        let file = |name: &str, text: String| File::File { name: Arc::new(name.to_owned()), contents: text.into_bytes() };
+        let files = InputFiles {
+            path_separator: PathSeparator::ForwardSlash,
+            files: vec![file("meta-data", self.meta_data()?), file("user-data", self.user_data()?)],
+        };
+        let options = IsoFormatOptions {
+            volume_name: "CIDATA".to_owned(),
+            sector_size: 2048,
+            path_separator: PathSeparator::ForwardSlash,
+            features: CreationFeatures {
+                filenames: BaseIsoLevel::Level1 { supports_lowercase: false, supports_rrip: false },
+                long_filenames: false,
+                // Linux reads names like `user-data` from the Joliet tree.
+                joliet: Some(JolietLevel::Level3),
+                rock_ridge: None,
+                el_torito: None,
+                ..CreationFeatures::default()
+            },
+            system_id: None,
+            volume_set_id: None,
+            publisher_id: None,
+            preparer_id: None,
+            application_id: None,
+            strict_charset: false,
+        };
+        let mut image = Cursor::new(Vec::new());
+        IsoImageWriter::create(&mut image, files, options)
+            .map_err(|error| Error::Internal(format!("make the seed: {error:?}")))?;
+        let mut bytes = image.into_inner();
+        bytes.resize(bytes.len().next_multiple_of(2048), 0);
+        Ok(bytes)
+    }
+
+    fn meta_data(&self) -> Result<String> {
+        yaml(&MetaData { instance_id: self.instance_id.to_string(), local_hostname: &self.hostname })
+    }
+
+    /// Ours alone, or both as a MIME multipart: <https://cloudinit.readthedocs.io/en/latest/explanation/format.html>.
+    fn user_data(&self) -> Result<String> {
+        let user = self.user.as_deref().map(|name| User {
+            name,
+            lock_passwd: self.password_hash.is_none(),
+            passwd: self.password_hash.as_deref(),
+            ssh_authorized_keys: &self.ssh_keys,
+            shell: "/bin/sh",
+            sudo: "ALL=(ALL) NOPASSWD:ALL",
+        });
+        let config = CloudConfig {
+            hostname: &self.hostname,
+            ssh_pwauth: self.password_hash.is_some().then_some(true),
+            users: user.into_iter().collect(),
+        };
+        let ours = format!("#cloud-config\n{}", yaml(&config)?);
+        let Some(theirs) = &self.user_data else { return Ok(ours) };
+        let boundary = format!("vmyard-{}", self.instance_id.simple());
+        let part = |kind: &str, name: &str, text: &str| {
+            let body: Vec<String> = STANDARD
+                .encode(text)
+                .as_bytes()
+                .chunks(76)
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect();
+            format!(
+                "--{boundary}\r\nContent-Type: {kind}; charset=\"utf-8\"\r\nMIME-Version: 1.0\r\n\
+                 Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=\"{name}\"\r\n\r\n{}\r\n",
+                body.join("\r\n")
+            )
+        };
+        Ok(format!(
+            "Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\nMIME-Version: 1.0\r\n\r\n{}{}--{boundary}--\r\n",
+            part("text/cloud-config", "vmyard.yaml", &ours),
+            part(content_type(theirs), "user-data", theirs),
+        ))
+    }
+}
+
+/// The MIME type of user-data, by its first line, as cloud-init tells them apart.
+fn content_type(user_data: &str) -> &'static str {
+    match user_data {
+        text if text.starts_with("#cloud-config-archive") => "text/cloud-config-archive",
+        text if text.starts_with("#cloud-config") => "text/cloud-config",
+        text if text.starts_with("#cloud-boothook") => "text/cloud-boothook",
+        text if text.starts_with("#include") => "text/x-include-url",
+        text if text.starts_with("#!") => "text/x-shellscript",
+        _ => "text/plain",
+    }
+}
+
+fn yaml(value: &impl Serialize) -> Result<String> {
+    serde_saphyr::to_string(value).map_err(|error| Error::Internal(format!("write YAML: {error}")))
+}
+
+/// A password's `$6$` hash (SHA-crypt: <https://www.akkadia.org/drepper/SHA-crypt.txt>).
+pub fn hash_password(password: &str) -> Result<String> {
+    use sha_crypt::{PasswordHasher, ShaCrypt};
+    // 12 bytes make a salt of 16 characters, all that libxcrypt looks at; with more, a login would fail.
+    let salt = random_bytes::<12>()?;
+    let hash = ShaCrypt::default()
+        .hash_password_with_salt(password.as_bytes(), &salt)
+        .map_err(|error| Error::Internal(format!("hash a password: {error}")))?;
+    Ok(hash.to_string())
+}
+
+/// Random bytes of the system's.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+    Ok(bytes)
+}
+
+/// Random letters and digits, about 5.9 bits each.
+pub fn random_text(length: usize) -> Result<String> {
+    const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
+    let mut text = String::new();
+    while text.len() < length {
+        let [byte] = random_bytes::<1>()?;
+        // Bytes beyond the last whole multiple would favour the first letters.
+        if usize::from(byte) < 256 / LETTERS.len() * LETTERS.len() {
+            text.push(char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(user_data: Option<&str>) -> Seed {
+        Seed {
+            instance_id: Uuid::nil(),
+            hostname: "web-1".into(),
+            user: Some("tiny".into()),
+            password_hash: Some("$6$salt$hash".into()),
+            ssh_keys: vec!["ssh-ed25519 AAAA me: #1".into()],
+            user_data: user_data.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_image_with_the_label_and_the_files() {
+        let image = seed(None).to_iso().unwrap();
+        // The primary volume descriptor: sector 16, label at 40.
+        assert_eq!(&image[16 * 2048 + 1..16 * 2048 + 6], b"CD001");
+        assert_eq!(&image[16 * 2048 + 40..16 * 2048 + 46], b"CIDATA");
+        let has = |needle: &[u8]| image.windows(needle.len()).any(|window| window == needle);
+        assert!(has(b"#cloud-config\n") && has(b"$6$salt$hash"));
+        let joliet: Vec<u8> = "user-data".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        assert!(has(&joliet));
+    }
+
+    #[test]
+    fn both_user_data() {
+        let text = seed(Some("#!/bin/sh\necho '--vmyard' \"$6\"\n")).user_data().unwrap();
+        assert!(text.contains("text/x-shellscript") && text.contains("text/cloud-config"));
+        assert!(text.lines().all(|line| line.len() < 200));
+    }
+
+    #[test]
+    fn hashes_are_what_crypt_takes() {
+        let hash = hash_password("pa$$: 'word\"").unwrap();
+        let salt = hash.split('$').nth(2).unwrap();
+        assert!(hash.starts_with("$6$"), "{hash}");
+        assert!(salt.len() == 16 || salt.starts_with("rounds="), "{hash}");
+    }
+}

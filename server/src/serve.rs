@@ -1,0 +1,128 @@
+//! Starting and stopping the server.
+
+use crate::{
+    App, Config, Error, Result, admission::Admission,
+    app::Parts,
+    auth, config::NodeSettings,
+    index::Index,
+    methods, reconcile, rpc,
+    store::Store,
+    task::{Locks, Tasks, recover},
+};
+use hypervisor::{Node, NodeConfig};
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::mpsc};
+
+/// How long tasks at work may take to end when the server stops.
+const STOP: Duration = Duration::from_secs(30);
+/// How long the server waits at its start for nodes to be reached, before it unwinds what is left on them.
+const REACH: Duration = Duration::from_secs(3);
+
+/// Serves until `stop` is ready. `listening` is told the address once the API answers.
+pub async fn serve(mut config: Config, stop: impl Future<Output = ()> + Send + 'static, listening: impl FnOnce(SocketAddr)) -> Result<()> {
+    if !config.listen.ip().is_loopback() && !config.insecure {
+        return Err(Error::field(
+            "listen",
+            format!("{} is not a loopback address and the connection is not encrypted; use --insecure if that is meant", config.listen),
+        ));
+    }
+    if config.nodes.is_empty() {
+        config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
+    }
+    let app = start(config).await?;
+    let listener = TcpListener::bind(app.config.listen)
+        .await
+        .map_err(|error| Error::field("listen", format!("can't listen on {}: {error}", app.config.listen)))?;
+    let address = listener.local_addr().map_err(|error| Error::Internal(format!("tell the address: {error}")))?;
+    let router = rpc::router(app.clone(), methods::table());
+    listening(address);
+
+    let (tasks, stopped) = (app.clone(), tokio_util::sync::CancellationToken::new());
+    let stopping = stopped.clone();
+    tokio::spawn(async move {
+        stop.await;
+        tracing::info!("stopping: no new work is taken");
+        tasks.tasks.stop(STOP).await;
+        stopping.cancel();
+    });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stopped.cancelled().await })
+        .await
+        .map_err(|error| Error::Internal(format!("serve: {error}")))
+}
+
+async fn start(config: Config) -> Result<App> {
+    auth::ensure_data_dir(&config.data_dir)?;
+    let url = config.database.clone().unwrap_or_else(|| Store::default_url(&config.data_dir));
+    let in_use = lock_data_dir(&config.data_dir)?;
+    let store = Store::open(&url).await?;
+    let left = store.open_tasks().await?;
+    auth::ensure_admin_token(&store, &config.data_dir).await?;
+
+    let (sender, events) = mpsc::unbounded_channel();
+    let mut nodes = BTreeMap::new();
+    for (name, settings) in &config.nodes {
+        let config = NodeConfig { name: name.clone(), uri: settings.uri.clone(), virt_type: settings.virt_type.into() };
+        let node = Node::spawn(config, sender.clone()).map_err(|error| Error::Internal(format!("node {name}: {error}")))?;
+        nodes.insert(name.clone(), node);
+    }
+    let index = Index::new(store.vms().await?, nodes.keys().cloned());
+    let app = App::new(Parts {
+        config,
+        store,
+        nodes,
+        index,
+        locks: Locks::default(),
+        admission: Admission::default(),
+        tasks: Tasks::new(),
+        recovered: std::sync::atomic::AtomicBool::new(false),
+        in_use,
+    });
+    tokio::spawn(reconcile::follow_events(app.clone(), events));
+    tokio::spawn(reconcile::scan_for_ever(app.clone()));
+    let recovering = app.clone();
+    tokio::spawn(async move {
+        reach(&recovering).await;
+        recover(&recovering, left).await;
+        recovering.recovered.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    Ok(app)
+}
+
+/// Makes sure that no other server works with this data directory: two would unwind each other's tasks. The lock goes
+/// with the process, however it ends.
+fn lock_data_dir(data_dir: &Path) -> Result<File> {
+    let path = data_dir.join("lock");
+    let failed = |error: std::io::Error| Error::Internal(format!("{}: {error}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::field("data_dir", format!("another vmyard serves {}; stop it first, or use another directory", data_dir.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Waits until every node was reached and scanned, or refused, or [`REACH`] has passed.
+async fn reach(app: &App) {
+    let mut changes = app.index.changes();
+    let all_known = || {
+        app.nodes.values().all(|node| {
+            let refused = matches!(node.status().0, hypervisor::Status::Down(_));
+            refused || app.index.node(node.name()).scanned_at.is_some()
+        })
+    };
+    let _ = tokio::time::timeout(REACH, async {
+        while !all_known() {
+            let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,124 @@
+//! The database: intent and identity. SQLite by default, PostgreSQL by URL, one SQL text for both.
+//!
+//! The only place with SQL. It holds which VMs, volumes and templates there are and what tasks do; power states,
+//! addresses and ports are read from libvirt and never kept here.
+
+mod task;
+mod template;
+mod token;
+mod vm;
+mod volume;
+
+pub use task::{StepRecord, TaskRecord};
+pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
+pub use token::TokenRecord;
+pub use vm::{VmPhase, VmRecord, VmSpec};
+pub use volume::{VolumeRecord, VolumeRole};
+
+use crate::{Error, Result};
+use sqlx::{
+    Any, AnyPool, Executor, Transaction,
+    SqlStr,
+    any::{AnyConnectOptions, AnyPoolOptions},
+    migrate::{Migration, MigrationType, Migrator},
+};
+use std::{borrow::Cow, path::Path, str::FromStr, time::Duration};
+
+/// A database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: AnyPool,
+    sqlite: bool,
+}
+
+impl Store {
+    /// Opens the database at this URL and brings its tables up to date. A SQLite file is made when it isn't there.
+    pub async fn open(url: &str) -> Result<Store> {
+        sqlx::any::install_default_drivers();
+        let sqlite = url.starts_with("sqlite:");
+        let options = AnyConnectOptions::from_str(url).map_err(failed("understand the database's URL"))?;
+        // An in-memory database is private to its connection.
+        let connections = if url.contains(":memory:") { 1 } else { 8 };
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections)
+            .min_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(Duration::from_secs(20))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if sqlite {
+                        // FULL: what was journalled before a step is on the disk before the step begins.
+                        connection.execute("pragma journal_mode = wal").await?;
+                        connection.execute("pragma synchronous = full").await?;
+                        connection.execute("pragma foreign_keys = on").await?;
+                        connection.execute("pragma busy_timeout = 10000").await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(failed("open the database"))?;
+        migrations().run(&pool).await.map_err(|error| Error::Internal(format!("migrate the database: {error}")))?;
+        Ok(Store { pool, sqlite })
+    }
+
+    /// The URL of the default database in a data directory.
+    pub fn default_url(data_dir: &Path) -> String {
+        format!("sqlite://{}?mode=rwc", data_dir.join("vmyard.db").display())
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(failed("reach the database"))
+    }
+
+    /// A transaction that writes. SQLite must take its write lock at the beginning: a read that turns into a write
+    /// fails at once when somebody else has written.
+    async fn begin(&self) -> Result<Transaction<'_, Any>> {
+        let how = if self.sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
+        self.pool.begin_with(how).await.map_err(failed("begin a transaction"))
+    }
+}
+
+/// The steps from an empty database to today's tables. A step that was released is never changed.
+fn migrations() -> Migrator {
+    let step = |version, name, sql| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false);
+    Migrator::with_migrations(vec![step(1, "start", include_str!("../../migrations/0001_start.sql"))])
+}
+
+/// An error of the database, with what was being done.
+fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| Error::Internal(format!("could not {doing}: {error}"))
+}
+
+/// Whether a row with the same key is there already.
+fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+/// A write with `revision` in its condition found no row: somebody else has written meanwhile, or it is gone.
+fn expect_one(rows: u64, what: &str) -> Result<()> {
+    match rows {
+        1 => Ok(()),
+        _ => Err(Error::Internal(format!("{what} was changed by somebody else meanwhile"))),
+    }
+}
+
+/// The key under which a name is unique.
+pub fn name_key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+fn parse_uuid(text: &str) -> Result<uuid::Uuid> {
+    text.parse().map_err(|_| Error::Internal(format!("the database has {text:?} for a UUID")))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::Internal(format!("write JSON: {error}")))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::Internal(format!("the database has JSON that can't be read: {error}")))
+}

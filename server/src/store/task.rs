@@ -1,0 +1,241 @@
+//! The journal of tasks and their steps.
+
+use super::{Store, failed, parse_uuid};
+use crate::{Error, Result};
+use api::{
+    Time,
+    task::{StepState, Target, TaskState},
+};
+use sqlx::{Row, any::AnyRow};
+use uuid::Uuid;
+
+/// A task.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// The method.
+    pub method: String,
+    /// What it works on.
+    pub target: Target,
+    /// Who called.
+    pub caller: String,
+    /// How far it is.
+    pub state: TaskState,
+    /// Bytes copied, in hundredths of a percent.
+    pub progress: Option<i64>,
+    /// The reply, as JSON.
+    pub result: Option<String>,
+    /// The problem, as JSON.
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+}
+
+/// A step of a task.
+#[derive(Debug, Clone)]
+pub struct StepRecord {
+    /// Its number in the task.
+    pub seq: i64,
+    /// What it does.
+    pub name: String,
+    /// How to take it back, as JSON.
+    pub undo: Option<String>,
+    /// How far it is.
+    pub state: StepState,
+    /// When it began.
+    pub started_at: Time,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+}
+
+const COLUMNS: &str = "id, method, target_kind, target_id, target_name, caller, state, progress, result, error, created_at, \
+                       finished_at";
+
+impl Store {
+    /// Adds a task.
+    pub async fn insert_task(&self, task: &TaskRecord) -> Result<()> {
+        sqlx::query(
+            "insert into task (id, method, target_kind, target_id, target_name, caller, state, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(task.id.to_string())
+        .bind(&task.method)
+        .bind(&task.target.kind)
+        .bind(task.target.id.to_string())
+        .bind(&task.target.name)
+        .bind(&task.caller)
+        .bind(task.state.as_str())
+        .bind(task.created_at.0)
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+        .map_err(failed("journal a task"))
+    }
+
+    /// Ends a task, or marks it as unwinding.
+    pub async fn set_task_state(
+        &self,
+        id: Uuid,
+        state: TaskState,
+        result: Option<String>,
+        error: Option<String>,
+    ) -> Result<()> {
+        let finished = matches!(state, TaskState::Done | TaskState::Failed).then(|| Time::now().0);
+        sqlx::query(
+            "update task set state = $1, result = coalesce($2, result), error = coalesce($3, error), finished_at = $4
+             where id = $5",
+        )
+        .bind(state.as_str())
+        .bind(result)
+        .bind(error)
+        .bind(finished)
+        .bind(id.to_string())
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+        .map_err(failed("journal a task's state"))
+    }
+
+    /// Notes how far a task's copy is, in hundredths of a percent.
+    pub async fn set_task_progress(&self, id: Uuid, progress: i64) -> Result<()> {
+        sqlx::query("update task set progress = $1 where id = $2")
+            .bind(progress)
+            .bind(id.to_string())
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(failed("journal a task's progress"))
+    }
+
+    /// Adds a step, with how to take it back, before it begins.
+    pub async fn insert_step(&self, task: Uuid, seq: i64, name: &str, undo: Option<String>) -> Result<()> {
+        sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
+            .bind(task.to_string())
+            .bind(seq)
+            .bind(name)
+            .bind(undo)
+            .bind(StepState::Started.as_str())
+            .bind(Time::now().0)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(failed("journal a step"))
+    }
+
+    /// Ends a step.
+    pub async fn set_step_state(&self, task: Uuid, seq: i64, state: StepState) -> Result<()> {
+        sqlx::query("update task_step set state = $1, finished_at = $2 where task = $3 and seq = $4")
+            .bind(state.as_str())
+            .bind(Time::now().0)
+            .bind(task.to_string())
+            .bind(seq)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(failed("journal a step's end"))
+    }
+
+    /// A task.
+    pub async fn task(&self, id: Uuid) -> Result<Option<TaskRecord>> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("select {COLUMNS} from task where id = $1")))
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("read a task"))?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A task's steps, in their order.
+    pub async fn steps(&self, task: Uuid) -> Result<Vec<StepRecord>> {
+        let rows = sqlx::query(
+            "select seq, name, undo, state, started_at, finished_at from task_step where task = $1 order by seq",
+        )
+        .bind(task.to_string())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("read a task's steps"))?;
+        rows.iter().map(read_step).collect()
+    }
+
+    /// Tasks that haven't ended, the oldest first.
+    pub async fn open_tasks(&self) -> Result<Vec<TaskRecord>> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from task where state in ('running', 'unwinding') order by id"
+        )))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("read the open tasks"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// A page of tasks, the newest first (ids are in the order of time), and how many fit the filter. `before` is the
+    /// id of the last task of the page before.
+    pub async fn tasks(
+        &self,
+        state: Option<TaskState>,
+        method: Option<&str>,
+        target: Option<Uuid>,
+        before: Option<Uuid>,
+        limit: usize,
+    ) -> Result<(Vec<TaskRecord>, u64)> {
+        let state = state.map_or("", TaskState::as_str);
+        let method = method.unwrap_or_default();
+        let target = target.map(|id| id.to_string()).unwrap_or_default();
+        let filter = "($1 = '' or state = $1) and ($2 = '' or method = $2) and ($3 = '' or target_id = $3)";
+        let total = sqlx::query(sqlx::AssertSqlSafe(format!("select count(*) as n from task where {filter}")))
+            .bind(state)
+            .bind(method)
+            .bind(&target)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("count the tasks"))?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from task where {filter} and ($4 = '' or id < $4) order by id desc limit $5"
+        )))
+        .bind(state)
+        .bind(method)
+        .bind(&target)
+        .bind(before.map(|id| id.to_string()).unwrap_or_default())
+        .bind(limit as i64)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("read the tasks"))?;
+        let tasks = rows.iter().map(read).collect::<Result<_>>()?;
+        Ok((tasks, total.get::<i64, _>("n") as u64))
+    }
+}
+
+fn read(row: &AnyRow) -> Result<TaskRecord> {
+    let state: &str = row.get("state");
+    Ok(TaskRecord {
+        id: parse_uuid(row.get("id"))?,
+        method: row.get("method"),
+        target: Target {
+            kind: row.get("target_kind"),
+            id: parse_uuid(row.get("target_id"))?,
+            name: row.get("target_name"),
+        },
+        caller: row.get("caller"),
+        state: TaskState::parse(state).ok_or_else(|| Error::Internal(format!("the database has {state:?} for a task's state")))?,
+        progress: row.get("progress"),
+        result: row.get("result"),
+        error: row.get("error"),
+        created_at: Time(row.get("created_at")),
+        finished_at: row.get::<Option<i64>, _>("finished_at").map(Time),
+    })
+}
+
+fn read_step(row: &AnyRow) -> Result<StepRecord> {
+    let state: &str = row.get("state");
+    Ok(StepRecord {
+        seq: row.get("seq"),
+        name: row.get("name"),
+        undo: row.get("undo"),
+        state: StepState::parse(state).ok_or_else(|| Error::Internal(format!("the database has {state:?} for a step's state")))?,
+        started_at: Time(row.get("started_at")),
+        finished_at: row.get::<Option<i64>, _>("finished_at").map(Time),
+    })
+}

@@ -1,0 +1,167 @@
+//! VMs that Vmyard manages.
+
+use super::{Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid, to_json};
+use crate::{Error, Result};
+use api::Time;
+use serde::{Deserialize, Serialize};
+use sqlx::{Row, any::AnyRow};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A VM that Vmyard manages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmRecord {
+    /// The domain's UUID.
+    pub id: Uuid,
+    /// The name.
+    pub name: String,
+    /// The node.
+    pub node: String,
+    /// libvirt's name for the domain.
+    pub domain: String,
+    /// What is being done with it as a whole.
+    pub phase: VmPhase,
+    /// The rest.
+    pub spec: VmSpec,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// Counts the changes.
+    pub revision: i64,
+}
+
+/// What is being done with a VM as a whole.
+///
+/// ```text
+/// creating ──> ready ──> deleting ──> (gone)
+///    └──> (gone: unwound)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmPhase {
+    /// A create-vm is at work, or is being unwound.
+    Creating,
+    /// It is there.
+    Ready,
+    /// It is being deleted, which is never taken back: the reconciler repeats it until it is done.
+    Deleting,
+}
+
+impl VmPhase {
+    fn as_str(self) -> &'static str {
+        match self {
+            VmPhase::Creating => "creating",
+            VmPhase::Ready => "ready",
+            VmPhase::Deleting => "deleting",
+        }
+    }
+
+    fn parse(text: &str) -> Result<VmPhase> {
+        [VmPhase::Creating, VmPhase::Ready, VmPhase::Deleting]
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+            .ok_or_else(|| Error::Internal(format!("the database has {text:?} for a VM's phase")))
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// The template's id.
+    pub template: Uuid,
+    /// The template's name at that time.
+    pub template_name: String,
+    /// The pool of the system disk.
+    pub pool: Uuid,
+    /// The pool's name.
+    pub pool_name: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Virtual CPUs that hot-plug may reach.
+    pub max_vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Memory that hot-plug may reach, in MiB.
+    pub max_memory_mib: u64,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Free text.
+    pub description: String,
+    /// The user that cloud-init sets up.
+    pub user: Option<String>,
+}
+
+impl Store {
+    /// Adds a VM. Its name may be taken.
+    pub async fn insert_vm(&self, vm: &VmRecord) -> Result<()> {
+        let inserted = sqlx::query(
+            "insert into vm (id, name, name_key, node, domain, phase, spec, created_at, revision)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(vm.id.to_string())
+        .bind(&vm.name)
+        .bind(name_key(&vm.name))
+        .bind(&vm.node)
+        .bind(&vm.domain)
+        .bind(vm.phase.as_str())
+        .bind(to_json(&vm.spec)?)
+        .bind(vm.created_at.0)
+        .bind(vm.revision)
+        .execute(&self.pool)
+        .await;
+        match inserted {
+            Ok(_) => Ok(()),
+            Err(error) if is_taken(&error) => Err(Error::exists("VM", &vm.name)),
+            Err(error) => Err(failed("add a VM")(error)),
+        }
+    }
+
+    /// Moves a VM to another phase.
+    pub async fn set_vm_phase(&self, vm: &mut VmRecord, phase: VmPhase) -> Result<()> {
+        let updated = sqlx::query("update vm set phase = $1, revision = revision + 1 where id = $2 and revision = $3")
+            .bind(phase.as_str())
+            .bind(vm.id.to_string())
+            .bind(vm.revision)
+            .execute(&self.pool)
+            .await
+            .map_err(failed("change a VM's phase"))?;
+        expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
+        vm.phase = phase;
+        vm.revision += 1;
+        Ok(())
+    }
+
+    /// Forgets a VM with its system volumes. Data volumes are kept and belong to nobody from then on.
+    pub async fn forget_vm(&self, id: Uuid) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let id = id.to_string();
+        for sql in [
+            "delete from volume where vm = $1 and role = 'system'",
+            "update volume set vm = null, device = null, revision = revision + 1 where vm = $1",
+            "delete from vm where id = $1",
+        ] {
+            sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;
+        }
+        transaction.commit().await.map_err(failed("forget a VM"))
+    }
+
+    /// All VMs.
+    pub async fn vms(&self) -> Result<Vec<VmRecord>> {
+        let rows = sqlx::query("select id, name, node, domain, phase, spec, created_at, revision from vm")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed("read the VMs"))?;
+        rows.iter().map(read).collect()
+    }
+}
+
+fn read(row: &AnyRow) -> Result<VmRecord> {
+    Ok(VmRecord {
+        id: parse_uuid(row.get("id"))?,
+        name: row.get("name"),
+        node: row.get("node"),
+        domain: row.get("domain"),
+        phase: VmPhase::parse(row.get("phase"))?,
+        spec: from_json(row.get("spec"))?,
+        created_at: Time(row.get("created_at")),
+        revision: row.get("revision"),
+    })
+}

@@ -1,0 +1,265 @@
+//! Running a task: the journal's writes, the wait for its end, the unwinding.
+
+use super::{
+    Held, Undo,
+    crash::{self, Point},
+};
+use crate::{
+    App, Error, Result,
+    auth::Caller,
+    problem,
+    store::{StepRecord, TaskRecord},
+};
+use api::{
+    Time,
+    task::{StepState, Target, TaskState},
+};
+use futures::{FutureExt, future::BoxFuture};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+/// Pauses between attempts to unwind a task whose node is away.
+const UNWIND_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// A mutating call that has passed its checks: what it works on, the locks it holds, and the rest of it.
+pub struct Work<R> {
+    target: Target,
+    held: Vec<Held>,
+    run: Run<R>,
+}
+
+type Run<R> = Box<dyn FnOnce(Task) -> BoxFuture<'static, Result<R>> + Send>;
+
+impl<R> Work<R> {
+    /// The rest of a call, which holds these locks until it has ended or is unwound.
+    pub fn new<F>(target: Target, held: Vec<Held>, run: impl FnOnce(Task) -> F + Send + 'static) -> Work<R>
+    where
+        F: Future<Output = Result<R>> + Send + 'static,
+    {
+        Work { target, held, run: Box::new(move |task| run(task).boxed()) }
+    }
+}
+
+/// A task at work.
+#[derive(Clone)]
+pub struct Task {
+    /// The server.
+    pub app: App,
+    /// Its id.
+    pub id: Uuid,
+    next_step: Arc<AtomicI64>,
+}
+
+impl Task {
+    /// Runs a step: journals `undo`, then does `action`, then journals its end. `name` says what it does.
+    pub async fn step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
+        let seq = self.next_step.fetch_add(1, Ordering::SeqCst);
+        let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
+        let undo = undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?;
+        self.app.store.insert_step(self.id, seq, name, undo).await?;
+        crash::at(name, Point::Before)?;
+        let value = action.await?;
+        crash::at(name, Point::After)?;
+        self.app.store.set_step_state(self.id, seq, StepState::Done).await?;
+        Ok(value)
+    }
+
+    /// Notes how many bytes of a copy are done. May be called often: only whole percents are journalled.
+    pub fn progress(&self, done: u64, total: u64) {
+        let percent = (done.saturating_mul(100) / total.max(1)) as i64;
+        let progress = lock(&self.app.tasks.progress).insert(self.id, percent);
+        if progress != Some(percent) {
+            let (store, id) = (self.app.store.clone(), self.id);
+            self.app.tasks.tracker.spawn_on(
+                async move {
+                    if let Err(error) = store.set_task_progress(id, percent * 100).await {
+                        tracing::warn!(%error, "progress not journalled");
+                    }
+                },
+                &self.app.tasks.runtime,
+            );
+        }
+    }
+}
+
+/// The tasks at work in this process.
+pub struct Tasks {
+    tracker: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    stopping: CancellationToken,
+    progress: Mutex<HashMap<Uuid, i64>>,
+}
+
+impl Tasks {
+    /// No task is at work yet. Must be called within the runtime.
+    pub fn new() -> Tasks {
+        Tasks {
+            tracker: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+            stopping: CancellationToken::new(),
+            progress: Mutex::default(),
+        }
+    }
+
+    /// Takes no new task from now on, and waits for those at work; what hasn't ended by the deadline is left in the
+    /// journal for the next start.
+    pub async fn stop(&self, deadline: Duration) {
+        self.stopping.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "tasks are left to the next start");
+        }
+    }
+
+    /// Whether the server goes down.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Runs something in the background that a stop waits for.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(future);
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Tasks {
+        Tasks::new()
+    }
+}
+
+/// A task that was started: its id, and its outcome when it has ended.
+pub struct Started<R> {
+    /// Its id.
+    pub id: Uuid,
+    outcome: watch::Receiver<Option<Result<Arc<R>>>>,
+}
+
+impl<R> Started<R> {
+    /// The outcome, unless the deadline passes first. The task goes on either way.
+    pub async fn wait(&mut self, deadline: Duration) -> Option<Result<Arc<R>>> {
+        let ended = tokio::time::timeout(deadline, self.outcome.wait_for(Option::is_some)).await;
+        match ended {
+            Ok(Ok(outcome)) => outcome.clone(),
+            Ok(Err(_)) => Some(Err(Error::Internal("a task went away without an outcome".to_owned()))),
+            Err(_) => None,
+        }
+    }
+}
+
+/// Journals work and runs it, on a task of its own.
+pub async fn start<R>(app: &App, id: Uuid, method: &str, caller: &Caller, work: Work<R>) -> Result<Started<R>>
+where
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    if app.tasks.is_stopping() {
+        return Err(Error::ShuttingDown);
+    }
+    let record = TaskRecord {
+        id,
+        method: method.to_owned(),
+        target: work.target,
+        caller: caller.name.clone(),
+        state: TaskState::Running,
+        progress: None,
+        result: None,
+        error: None,
+        created_at: Time::now(),
+        finished_at: None,
+    };
+    app.store.insert_task(&record).await?;
+    let (sender, outcome) = watch::channel(None);
+    let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)) };
+    let (app_, method, held, run) = (app.clone(), method.to_owned(), work.held, work.run);
+    app.tasks.tracker.spawn(async move {
+        let ran = AssertUnwindSafe(run(task)).catch_unwind().await;
+        let result = ran.unwrap_or_else(|_| Err(Error::Internal(format!("{method} panicked"))));
+        let result = conclude(&app_, id, &method, result, held).await;
+        lock(&app_.tasks.progress).remove(&id);
+        sender.send_replace(Some(result));
+    });
+    Ok(Started { id, outcome })
+}
+
+/// Journals the end of a task; unwinds one that failed.
+async fn conclude<R: Serialize>(app: &App, id: Uuid, method: &str, result: Result<R>, held: Vec<Held>) -> Result<Arc<R>> {
+    match result {
+        Ok(reply) => {
+            let text = serde_json::to_string(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
+            // The work is done: that the journal can't say so doesn't make it undone.
+            if let Err(error) = app.store.set_task_state(id, TaskState::Done, Some(text), None).await {
+                tracing::error!(%error, %id, "a task's end is not journalled");
+            }
+            Ok(Arc::new(reply))
+        }
+        Err(error) => {
+            tracing::warn!(%error, %id, method, "task failed");
+            unwind(app, id, &error, held).await;
+            Err(error)
+        }
+    }
+}
+
+/// Takes back what a task has made. What can't be taken back now is tried again in the background until it is done,
+/// with the locks held.
+pub(super) async fn unwind(app: &App, id: Uuid, why: &Error, held: Vec<Held>) {
+    let problem = serde_json::to_string(&problem::to_wire(why, None, Some(id))).ok();
+    if try_unwind(app, id, &problem).await {
+        return;
+    }
+    let app_ = app.clone();
+    // Not tracked: a stop of the server must not wait for a node that is away.
+    tokio::spawn(async move {
+        let mut pause = UNWIND_PAUSE.0;
+        while !app_.tasks.is_stopping() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(UNWIND_PAUSE.1);
+            if try_unwind(&app_, id, &problem).await {
+                break;
+            }
+        }
+        drop(held);
+    });
+}
+
+/// Whether everything is taken back.
+async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
+    let unwound = async {
+        let steps = app.store.steps(id).await?;
+        let open: Vec<&StepRecord> =
+            steps.iter().rev().filter(|step| step.undo.is_some() && step.state != StepState::Undone).collect();
+        if !open.is_empty() {
+            app.store.set_task_state(id, TaskState::Unwinding, None, problem.clone()).await?;
+        }
+        for step in open {
+            let undo: Undo = serde_json::from_str(step.undo.as_deref().unwrap_or_default())
+                .map_err(|error| Error::Internal(format!("the journal has an undo that can't be read: {error}")))?;
+            undo.run(app).await?;
+            crash::at(&step.name, Point::Undone)?;
+            app.store.set_step_state(id, step.seq, StepState::Undone).await?;
+        }
+        app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await
+    };
+    match unwound.await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, %id, "not unwound yet");
+            false
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
