@@ -169,7 +169,7 @@ fn list(client: &Client, args: List) -> Result<(), Failure> {
         ..ListVms::default()
     };
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["NAME", "STATE", "NODE", "VCPUS", "MEMORY", "TEMPLATE", "ID"]);
     loop {
         let page = client.call(&request)?;
