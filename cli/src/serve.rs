@@ -26,6 +26,9 @@ pub struct Args {
     /// A node: NAME=URI; may be repeated [default: local=qemu:///system]
     #[arg(long = "node", value_name = "NAME=URI", value_parser = node)]
     nodes: Vec<(String, String)>,
+    /// Stop when standard input ends: for a parent that wants the server gone with it
+    #[arg(long)]
+    stop_at_eof: bool,
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
@@ -48,7 +51,8 @@ pub fn run(args: Args) -> ExitCode {
     } else {
         log.init();
     }
-    match config(args).and_then(serve) {
+    let stop_at_eof = args.stop_at_eof;
+    match config(args).and_then(|config| serve(config, stop_at_eof)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -80,7 +84,7 @@ fn config(args: Args) -> Result<Config, String> {
     Ok(config)
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, stop_at_eof: bool) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("start the runtime: {error}"))?;
     let token = config.data_dir.join("admin.token");
     runtime.block_on(async {
@@ -90,11 +94,22 @@ fn serve(config: Config) -> Result<(), String> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                () = end_of_input(), if stop_at_eof => {}
             }
         };
         let listening = move |address: SocketAddr| println!("vmyard serves http://{address} (token: {})", token.display());
         server::serve(config, stop, listening).await.map_err(explain)
     })
+}
+
+/// Ends with standard input. On a thread of its own, which nobody waits for: a read can't be cancelled.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 fn explain(error: server::Error) -> String {

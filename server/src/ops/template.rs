@@ -84,7 +84,7 @@ async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, 
         file,
         path: volume.path,
     };
-    task.step("make-ready", None, store.template_is_ready(&copy)).await?;
+    task.step("make-ready", None, store.template_is_ready(&copy, task.id)).await?;
     to_wire(&task.app, &TemplateRecord { phase: TemplatePhase::Ready, ..record }).await
 }
 

@@ -6,7 +6,7 @@ use api::{
     Time,
     task::{StepState, Target, TaskState},
 };
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
 use uuid::Uuid;
 
 /// A task.
@@ -206,6 +206,24 @@ impl Store {
         let tasks = rows.iter().map(read).collect::<Result<_>>()?;
         Ok((tasks, total.get::<i64, _>("n") as u64))
     }
+}
+
+/// Ends a task's journal within the transaction that makes its work final: nothing of it is taken back any more.
+pub(super) async fn close_journal(transaction: &mut Transaction<'_, Any>, task: Uuid) -> Result<()> {
+    let (id, now) = (task.to_string(), Time::now().0);
+    sqlx::query("update task_step set undo = null where task = $1")
+        .bind(&id)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("end a journal"))?;
+    sqlx::query("update task set state = $1, finished_at = $2 where id = $3")
+        .bind(TaskState::Done.as_str())
+        .bind(now)
+        .bind(&id)
+        .execute(&mut **transaction)
+        .await
+        .map(|_| ())
+        .map_err(failed("end a journal"))
 }
 
 fn read(row: &AnyRow) -> Result<TaskRecord> {

@@ -1,6 +1,6 @@
 //! Templates and their copies on nodes.
 
-use super::{Store, failed, from_json, is_taken, name_key, parse_uuid, to_json};
+use super::{Store, failed, task::close_journal, from_json, is_taken, name_key, parse_uuid, to_json};
 use crate::{Error, Result};
 use api::Time;
 use serde::{Deserialize, Serialize};
@@ -111,8 +111,9 @@ impl Store {
         }
     }
 
-    /// Adds a template's first copy and makes it ready, in one.
-    pub async fn template_is_ready(&self, copy: &CopyRecord) -> Result<()> {
+    /// Adds a template's first copy, makes it ready and ends the journal of the task that made it, in one: from here on a
+    /// crash takes nothing back.
+    pub async fn template_is_ready(&self, copy: &CopyRecord, task: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
         sqlx::query("insert into template_copy (template, node, pool, pool_name, file, path) values ($1, $2, $3, $4, $5, $6)")
             .bind(copy.template.to_string())
@@ -129,6 +130,7 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("make a template ready"))?;
+        close_journal(&mut transaction, task).await?;
         transaction.commit().await.map_err(failed("make a template ready"))
     }
 

@@ -147,7 +147,7 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
 
     let mut record = plan.record.clone();
     reconcile::refresh(app, node, vm).await?;
-    task.step("make-ready", None, app.store.set_vm_phase(&mut record, VmPhase::Ready)).await?;
+    task.step("make-ready", None, app.store.vm_is_ready(&mut record, task.id)).await?;
     app.index.put_record(record);
     app.index.to_wire(vm)
 }

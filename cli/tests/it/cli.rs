@@ -1,0 +1,36 @@
+//! The command line.
+
+use crate::lab::{Lab, eventually};
+use std::time::Duration;
+
+#[test]
+fn a_first_vm_by_the_command_line_alone() {
+    let lab = Lab::shared();
+    let name = lab.name("cli");
+    let vmyard = |args: &[&str]| lab.server.cli(args);
+    let ok = |args: &[&str]| {
+        let (code, text) = vmyard(args);
+        assert_eq!(code, 0, "{args:?}: {text}");
+        text
+    };
+    ok(&["vm", "create", &name, "--template", "tiny", "--memory", "128", "--user", "tiny", "--password", "x", "--tag", "by=cli"]);
+    assert!(ok(&["vm", "start", &name]).contains("running"));
+    let list = ok(&["vm", "list", "--tag", "by=cli"]);
+    assert!(list.contains(&name) && list.contains("running") && list.contains("NAME"), "{list}");
+    eventually("the address is shown", Duration::from_secs(60), || ok(&["vm", "show", &name]).contains("(lease)").then_some(()));
+    assert!(ok(&["vm", "stop", &name]).contains("shutoff"));
+    let reply = ok(&["call", "describe-vm", &format!("{{\"vm\": \"{name}\"}}")]);
+    assert!(reply.contains("\"state\": \"shutoff\""), "{reply}");
+    ok(&["vm", "delete", &name]);
+
+    let (code, text) = vmyard(&["vm", "show", &name]);
+    assert_eq!(code, 1);
+    assert!(text.contains("error: there is no VM") && text.contains("not_found") && text.contains("request id"), "{text}");
+    let (code, text) = vmyard(&["call", "list-vms", "no json"]);
+    assert!(code == 2 && text.contains("not JSON"), "{text}");
+    let (code, text) = vmyard(&["--url", "http://127.0.0.1:1", "vm", "list"]);
+    assert!(code == 3 && text.contains("can't reach") && text.contains("hint"), "{text}");
+    let (code, text) = vmyard(&["--token", "wrong", "vm", "list"]);
+    assert!(code == 1 && text.contains("unauthenticated"), "{text}");
+    assert!(ok(&["openapi"]).contains("\"openapi\": \"3.1.0\""));
+}

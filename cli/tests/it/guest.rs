@@ -1,0 +1,85 @@
+//! What a guest is given: hostname, user, password, keys, its own user-data.
+
+use crate::lab::Lab;
+use serde_json::json;
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+/// Every character that a shell, a YAML parser or crypt could stumble over.
+const PASSWORD: &str = "p a$6$'\"\\: #&%!\u{e9}";
+
+#[test]
+fn a_login_with_the_password_and_with_the_key() {
+    let lab = Lab::own();
+    let path = |name: &str| lab.dir.path.join(name).display().to_string();
+    let key = path("key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test: key", "-f", &key]).status();
+    assert!(made.unwrap().success());
+    let public = fs::read_to_string(path("key.pub")).unwrap().trim().to_owned();
+    let vm = lab.create_with(
+        "guest",
+        json!({"cloud_init": {"hostname": "named", "user": "alice", "password": PASSWORD, "ssh_keys": [public],
+               "user_data": "#!/bin/sh\necho \"it's mine\" > /var/mine\n"}}),
+    );
+    assert_eq!(vm.created["user"], "alice");
+    let vm = vm.start().ready();
+    assert_eq!(vm.run("hostname"), "named");
+    assert_eq!(vm.run("cat /var/mine"), "it's mine");
+
+    let address = vm.address();
+    let target = format!("alice@{address}");
+    let common = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30"];
+    let ssh = |env: &[(&str, &str)], more: &[&str]| {
+        let args = [&["ssh"][..], &common, more, &[&target, "id -un; cat /proc/uptime"]].concat();
+        lab.node.inside(env, &args)
+    };
+    let (ok, text) = ssh(&[], &["-i", &key, "-o", "BatchMode=yes"]);
+    assert!(ok && text.starts_with("alice"), "{text}");
+
+    // ssh asks this program for the password.
+    let askpass = path("askpass");
+    fs::write(path("password"), PASSWORD).unwrap();
+    fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", path("password"))).unwrap();
+    fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
+    let env = [("SSH_ASKPASS", askpass.as_str()), ("SSH_ASKPASS_REQUIRE", "force"), ("DISPLAY", "none")];
+    let only_password = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1"];
+    let (ok, text) = ssh(&env, &only_password);
+    assert!(ok && text.starts_with("alice"), "{text}");
+    fs::write(path("password"), "wrong").unwrap();
+    assert!(!ssh(&env, &only_password).0, "a wrong password is refused");
+
+    // The password itself is nowhere: not in the log, not in the journal, not in the seed.
+    let mut places = vec![lab.dir.path.join("server.log")];
+    places.extend(fs::read_dir(lab.dir.path.join("data")).unwrap().map(|entry| entry.unwrap().path()));
+    places.extend(fs::read_dir(lab.node.dir.join("pools/seeds")).unwrap().map(|entry| entry.unwrap().path()));
+    for place in places {
+        let bytes = fs::read(&place).unwrap();
+        assert!(!bytes.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()), "{}", place.display());
+    }
+}
+
+#[test]
+fn a_template_without_cloud_init_takes_none() {
+    let lab = Lab::shared();
+    let name = lab.name("plain");
+    lab.ok("register-template", json!({"name": name, "file": crate::lab::tiny(), "cloud_init": false}));
+    let request = json!({"name": lab.name("bare"), "template": name, "vcpus": 1, "memory_mib": 64});
+    let mut with_seed = request.clone();
+    with_seed["cloud_init"] = json!({"user": "alice"});
+    let problem = lab.err("create-vm", with_seed, 400, "invalid");
+    assert_eq!(problem["errors"][0]["field"], "cloud_init");
+    let vm = lab.ok("create-vm", request);
+    let xml = lab.ok("describe-vm-xml", json!({"vm": vm["id"]}))["xml"].as_str().unwrap().to_owned();
+    assert!(!xml.contains("cdrom"), "{xml}");
+    lab.ok("delete-vm", json!({"vm": vm["id"]}));
+    lab.ok("delete-template", json!({"template": name}));
+}
+
+#[test]
+fn keys_and_passwords_need_a_user() {
+    let lab = Lab::shared();
+    let name = lab.name("userless");
+    lab.ok("register-template", json!({"name": name, "file": crate::lab::tiny()}));
+    let request = json!({"name": "nobody", "template": name, "vcpus": 1, "memory_mib": 64, "cloud_init": {"password": "x"}});
+    assert_eq!(lab.err("create-vm", request, 400, "invalid")["errors"][0]["field"], "cloud_init.user");
+    lab.ok("delete-template", json!({"template": name}));
+}

@@ -1,0 +1,149 @@
+//! What clients send that they shouldn't: each gets the right status and code, names the field, and changes nothing.
+
+use crate::lab::Lab;
+use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+#[test]
+fn bad_requests_name_the_field_and_change_nothing() {
+    let lab = Lab::shared();
+    let good = json!({"name": "never", "template": "tiny", "vcpus": 1, "memory_mib": 64});
+    let with = |key: &str, value: Value| {
+        let mut request = good.clone();
+        request[key] = value;
+        request
+    };
+    let nics = |nics: Value| with("networks", nics);
+    for (request, field) in [
+        (with("colour", json!("red")), "colour"),
+        (with("plan", json!("yes")), "plan"),
+        (with("wait", json!("yes")), "wait"),
+        (with("vcpus", json!("1")), "vcpus"),
+        (with("vcpus", json!(0)), "vcpus"),
+        (with("vcpus", json!(10_000)), "vcpus"),
+        (with("vcpus", json!(-1)), "vcpus"),
+        (with("vcpus", json!(1.5)), "vcpus"),
+        (with("memory_mib", json!(u64::MAX)), "memory_mib"),
+        (with("memory_mib", json!(1)), "memory_mib"),
+        (with("max_vcpus", json!(0)), "max_vcpus"),
+        (with("max_memory_mib", json!(32)), "max_memory_mib"),
+        (with("name", json!("")), "name"),
+        (with("name", json!("x".repeat(64))), "name"),
+        (with("name", json!("a/b")), "name"),
+        (with("name", json!("a'b")), "name"),
+        (with("name", json!("a;b")), "name"),
+        (with("name", json!("a\nb")), "name"),
+        (with("name", json!("虚拟机")), "name"),
+        (with("name", json!("6f1f3c1e-8a0b-4a7e-9d55-000000000001")), "name"),
+        (with("name", Value::Null), "name"),
+        (with("tags", json!({"": "x"})), "tags"),
+        (with("tags", json!({"a": "x\ny"})), "tags"),
+        (with("tags", json!({"a": 1})), "tags.a"),
+        (with("description", json!("bell \u{7}")), "description"),
+        (nics(json!([{"network": "default", "mac": "zz"}])), "networks[0].mac"),
+        (nics(json!([{"network": "default", "mac": "ff:ff:ff:ff:ff:ff"}])), "networks[0].mac"),
+        (
+            nics(json!([{"network": "default", "mac": "52:54:00:00:00:01"}, {"network": "default", "mac": "52:54:00:00:00:01"}])),
+            "networks[1].mac",
+        ),
+        (nics(json!(vec![json!({"network": "default"}); 9])), "networks"),
+        (with("cloud_init", json!({"user": "A B"})), "cloud_init.user"),
+        (with("cloud_init", json!({"ssh_keys": ["no key"]})), "cloud_init.ssh_keys[0]"),
+        (with("cloud_init", json!({"password": "a\nb"})), "cloud_init.password"),
+        (with("cloud_init", json!({"hostname": "-a"})), "cloud_init.hostname"),
+        (with("cloud_init", json!({"pass": "x"})), "cloud_init.pass"),
+    ] {
+        let problem = lab.err("create-vm", request.clone(), 400, "invalid");
+        assert_eq!(problem["errors"][0]["field"], field, "{request}: {problem}");
+        assert!(problem["request_id"].is_string());
+    }
+    for (key, value) in [("template", "nix"), ("pool", "nix"), ("node", "nix")] {
+        lab.err("create-vm", with(key, json!(value)), 404, "not_found");
+    }
+    lab.err("create-vm", nics(json!([{"network": "nix"}])), 404, "not_found");
+    let problem = lab.err("create-vm", with("memory_mib", json!(16_000_000)), 409, "no_capacity");
+    assert!(problem["detail"].as_str().unwrap().contains("16000000 MiB"), "{problem}");
+    assert_eq!(lab.ok("list-vms", json!({"name": "never"}))["total"], 0);
+}
+
+#[test]
+fn a_mac_in_use_and_a_name_in_other_case() {
+    let lab = Lab::shared();
+    let vm = lab.create_with("mac", json!({"networks": [{"network": "default", "mac": "52:54:00:AB:cd:01"}]}));
+    assert_eq!(vm.created["networks"][0]["mac"], "52:54:00:ab:cd:01");
+    let request = json!({"name": "mac2", "template": "tiny", "vcpus": 1, "memory_mib": 64,
+                         "networks": [{"network": "default", "mac": "52:54:00:ab:CD:01"}]});
+    let problem = lab.err("create-vm", request, 400, "invalid");
+    assert!(problem["detail"].as_str().unwrap().contains(&vm.name), "{problem}");
+    let request = json!({"name": vm.name.to_uppercase(), "template": "tiny", "vcpus": 1, "memory_mib": 64});
+    lab.err("create-vm", request, 409, "already_exists");
+    // Found without case, too.
+    assert_eq!(lab.ok("describe-vm", json!({"vm": vm.name.to_uppercase()}))["id"], vm.id);
+    assert_eq!(lab.ok("describe-vm", json!({"vm": vm.id.to_uppercase()}))["id"], vm.id);
+}
+
+#[test]
+fn what_is_no_call_is_refused() {
+    let lab = Lab::shared();
+    let server = &lab.server;
+    let token = Some(server.token.as_str());
+    let post = |token: Option<&str>, kind: &str, body: &str| server.post("list-vms", token, kind, body.to_owned());
+
+    let answer = post(None, "application/json", "{}");
+    assert_eq!((answer.status, answer.body["code"].as_str()), (401, Some("unauthenticated")));
+    assert_eq!(post(Some("vmy_wrong"), "application/json", "{}").status, 401);
+    // What a web page may send without asking.
+    assert_eq!(post(token, "text/plain", "{}").status, 400);
+    assert_eq!(post(token, "application/x-www-form-urlencoded", "a=b").status, 400);
+    assert_eq!(post(token, "application/json; charset=utf-8", "").status, 200);
+    for body in ["[]", "null", "{", "\u{0}", "{\"limit\": 1e99}", "{\"limit\": 0}", "{\"limit\": 1001}"] {
+        let answer = post(token, "application/json", body);
+        assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("invalid")), "{body}: {answer:?}");
+    }
+    let deep = format!("{}{}", "{\"a\":".repeat(200), "1".to_owned() + &"}".repeat(200));
+    assert_eq!(post(token, "application/json", &deep).status, 400);
+    let answer = post(token, "application/json", &format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20)));
+    assert_eq!((answer.status, answer.body["code"].as_str()), (413, Some("too_large")), "{answer:?}");
+
+    let answer = server.call("no-such-method", json!({}));
+    assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")));
+    assert_eq!(server.get("/api/list-vms").status, 405);
+    assert_eq!(server.get("/nowhere").status, 404);
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.get("/api/openapi.json").body["openapi"], "3.1.0");
+    assert!(!server.log().contains("panicked"));
+    assert!(!server.log().contains(&server.token));
+}
+
+#[test]
+fn a_client_that_hangs_up_does_not_stop_the_work() {
+    let lab = Lab::shared();
+    let name = lab.name("hangup");
+    let body = json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 64}).to_string();
+    let address = lab.server.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST /api/create-vm HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        lab.server.token,
+        body.len()
+    )
+    .unwrap();
+    // Gone as soon as the task is there, before it can have ended.
+    crate::lab::eventually("the task is there", Duration::from_secs(10), || {
+        let tasks = lab.ok("list-tasks", json!({"method": "create-vm", "limit": 1000}));
+        tasks["tasks"].as_array()?.iter().any(|task| task["target"]["name"] == name).then_some(())
+    });
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let _ = stream.read(&mut [0; 16]);
+    crate::lab::eventually("the VM is made all the same", Duration::from_secs(20), || {
+        let listed = lab.ok("list-vms", json!({"name": name}));
+        (listed["vms"][0]["state"] == "shutoff").then_some(())
+    });
+    lab.ok("delete-vm", json!({"vm": name}));
+}

@@ -1,0 +1,177 @@
+//! The one harness: a private libvirtd (`scripts/lab-node`), a server on it, and VMs that clean up after themselves.
+//!
+//! A test of a VM reads like this:
+//!
+//! ```ignore
+//! let lab = Lab::shared();
+//! let vm = lab.create("life").start().ready();
+//! assert_eq!(vm.run("nproc"), "1");
+//! ```
+
+mod node;
+mod server;
+mod vm;
+
+pub use node::NodeProcess;
+pub use server::{Answer, Server};
+pub use vm::TestVm;
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A node, a server on it, and the tiny template registered as `tiny`.
+pub struct Lab {
+    // Fields are dropped in this order: the server before its node, the directory last.
+    pub server: Server,
+    pub node: NodeProcess,
+    pub dir: Directory,
+    counter: AtomicU32,
+}
+
+static SHARED: Mutex<Weak<Lab>> = Mutex::new(Weak::new());
+
+impl Lab {
+    /// The lab that tests share which disturb nobody. It goes when the last of them has ended.
+    pub fn shared() -> Arc<Lab> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lab) = shared.upgrade() {
+            return lab;
+        }
+        let lab = Arc::new(Lab::own());
+        *shared = Arc::downgrade(&lab);
+        lab
+    }
+
+    /// A lab of its own, for a test that kills the server or libvirtd.
+    pub fn own() -> Lab {
+        Lab::with_settings("")
+    }
+
+    /// A lab of its own with more lines in the node's part of the configuration.
+    pub fn with_settings(settings: &str) -> Lab {
+        let dir = Directory::new();
+        let node = NodeProcess::start(&dir.path.join("node"));
+        fs::write(dir.path.join("vmyard.toml"), node.config(settings)).unwrap();
+        let server = Server::start(&dir.path, &[]);
+        let lab = Lab { server, node, dir, counter: AtomicU32::new(0) };
+        lab.ok("register-template", json!({"name": "tiny", "file": tiny(), "default_user": "tiny", "guest_agent": true}));
+        lab
+    }
+
+    /// Calls a method; panics unless it answers 200.
+    #[track_caller]
+    pub fn ok(&self, method: &str, body: Value) -> Value {
+        match self.server.call(method, body.clone()) {
+            Answer { status: 200, body, .. } => body,
+            answer => panic!("{method} {body}: {answer:?}"),
+        }
+    }
+
+    /// Calls a method; panics unless it fails with this status and code. Returns the problem.
+    #[track_caller]
+    pub fn err(&self, method: &str, body: Value, status: u16, code: &str) -> Value {
+        let answer = self.server.call(method, body.clone());
+        assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{method} {body}: {answer:?}");
+        assert_eq!(answer.kind, "application/problem+json");
+        answer.body
+    }
+
+    /// A VM of the tiny template with 1 CPU and 128 MiB, off.
+    pub fn create(&self, name: &str) -> TestVm<'_> {
+        self.create_with(name, json!({}))
+    }
+
+    /// The same, with more fields in the request.
+    pub fn create_with(&self, name: &str, more: Value) -> TestVm<'_> {
+        let name = self.name(name);
+        let mut body = json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 128});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        TestVm::new(self, self.ok("create-vm", body))
+    }
+
+    /// A name that no other test has.
+    pub fn name(&self, name: &str) -> String {
+        format!("{name}-{}", self.counter.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Files in the pool `default` but for the template's, and in the pool of the seeds.
+    pub fn files(&self) -> Vec<String> {
+        let template = self.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"].as_str().unwrap().to_owned();
+        let mut files: Vec<String> = ["default", "seeds"]
+            .iter()
+            .filter_map(|pool| fs::read_dir(self.node.dir.join("pools").join(pool)).ok())
+            .flat_map(|entries| entries.map(|entry| entry.unwrap().path().display().to_string()))
+            .filter(|path| *path != template)
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+/// Waits for a condition. Panics after the deadline, with what was waited for.
+#[track_caller]
+pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The tiny template, which `make test` makes.
+pub fn tiny() -> PathBuf {
+    let cache = std::env::var_os("VMYARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/vmyard"), PathBuf::from);
+    let path = cache.join("tiny.qcow2");
+    assert!(path.exists(), "{} is missing: make template", path.display());
+    path
+}
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A directory that goes with this.
+pub struct Directory {
+    pub path: PathBuf,
+}
+
+impl Directory {
+    pub fn new() -> Directory {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        remove_stale();
+        let path = PathBuf::from(format!("/tmp/vmyard-test-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst)));
+        fs::create_dir(&path).unwrap();
+        Directory { path }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if std::env::var_os("VMYARD_TEST_KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Removes what test processes that were killed have left.
+fn remove_stale() {
+    for entry in fs::read_dir("/tmp").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("vmyard-test-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

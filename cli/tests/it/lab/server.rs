@@ -1,0 +1,123 @@
+//! A `vmyard serve` of the test's.
+
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// The binary under test.
+pub const VMYARD: &str = env!("CARGO_BIN_EXE_vmyard");
+
+/// A running server; its directory has `vmyard.toml` and gets `data/` and `server.log`.
+pub struct Server {
+    dir: PathBuf,
+    child: Child,
+    pub url: String,
+    pub token: String,
+    http: reqwest::blocking::Client,
+}
+
+/// What a call answered. Status 0: the connection broke before there was an answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub kind: String,
+    pub body: Value,
+}
+
+impl Server {
+    /// Starts one, on a port that the system chooses, with more environment.
+    pub fn start(dir: &Path, env: &[(&str, &str)]) -> Server {
+        let log = fs::File::options().create(true).append(true).open(dir.join("server.log")).unwrap();
+        let mut child = Command::new(VMYARD)
+            .args(["serve", "--listen", "127.0.0.1:0", "--stop-at-eof"])
+            .arg("--config")
+            .arg(dir.join("vmyard.toml"))
+            .arg("--data-dir")
+            .arg(dir.join("data"))
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
+        let url = url.unwrap_or_else(|| panic!("vmyard serve said {line:?}; see {}", dir.join("server.log").display())).to_owned();
+        let token = fs::read_to_string(dir.join("data/admin.token")).unwrap().trim().to_owned();
+        let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(310)).build().unwrap();
+        let server = Server { dir: dir.to_owned(), child, url, token, http };
+        super::eventually("the server is ready", Duration::from_secs(20), || (server.get("/readyz").status == 200).then_some(()));
+        server
+    }
+
+    /// Calls a method as the administrator.
+    pub fn call(&self, method: &str, body: Value) -> Answer {
+        self.post(method, Some(&self.token), "application/json", body.to_string())
+    }
+
+    /// Posts anything.
+    pub fn post(&self, method: &str, token: Option<&str>, kind: &str, body: impl Into<reqwest::blocking::Body>) -> Answer {
+        let mut request = self.http.post(format!("{}/api/{method}", self.url)).header("content-type", kind).body(body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        answer(request.send())
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        answer(self.http.get(format!("{}{path}", self.url)).send())
+    }
+
+    /// Kills it as `kill -9` does, and starts it again with other environment.
+    pub fn kill_and_restart(&mut self, env: &[(&str, &str)]) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        *self = Server::start(&self.dir.clone(), env);
+    }
+
+    /// Ends it with SIGTERM; returns whether it ended well.
+    pub fn terminate(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("server.log")).unwrap()
+    }
+
+    /// Runs the CLI against it. Returns the exit code, and what it prints on both channels.
+    pub fn cli(&self, args: &[&str]) -> (i32, String) {
+        let output = Command::new(VMYARD)
+            .args(args)
+            .env("VMYARD_URL", &self.url)
+            .env("VMYARD_DATA_DIR", self.dir.join("data"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn answer(sent: reqwest::Result<reqwest::blocking::Response>) -> Answer {
+    let Ok(response) = sent else { return Answer { status: 0, kind: String::new(), body: Value::Null } };
+    let header = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let (status, kind) = (response.status().as_u16(), header.unwrap_or_default().to_owned());
+    let text = response.text().unwrap_or_default();
+    Answer { status, kind, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,122 @@
+//! A VM of a test's, gone when it is dropped.
+
+use super::{Answer, Lab, eventually};
+use serde_json::{Value, json};
+use std::{fs, time::Duration};
+
+/// How long a tiny guest may take to boot on a loaded machine.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// A VM.
+pub struct TestVm<'a> {
+    pub lab: &'a Lab,
+    pub id: String,
+    pub name: String,
+    pub created: Value,
+}
+
+impl<'a> TestVm<'a> {
+    pub fn new(lab: &'a Lab, created: Value) -> TestVm<'a> {
+        let text = |key: &str| created[key].as_str().unwrap().to_owned();
+        TestVm { lab, id: text("id"), name: text("name"), created }
+    }
+
+    /// Calls a method about it; panics unless it answers 200.
+    #[track_caller]
+    pub fn ok(&self, method: &str, more: Value) -> Value {
+        self.lab.ok(method, self.body(more))
+    }
+
+    /// Calls a method about it; panics unless it fails with this status and code.
+    #[track_caller]
+    pub fn err(&self, method: &str, more: Value, status: u16, code: &str) -> Value {
+        self.lab.err(method, self.body(more), status, code)
+    }
+
+    fn body(&self, mut more: Value) -> Value {
+        more["vm"] = json!(self.name);
+        more
+    }
+
+    #[track_caller]
+    pub fn start(self) -> TestVm<'a> {
+        assert_eq!(self.ok("start-vm", json!({}))["state"], "running");
+        self
+    }
+
+    /// Waits until the guest says that it is ready.
+    #[track_caller]
+    pub fn ready(self) -> TestVm<'a> {
+        eventually(&format!("{} is ready:\n{}", self.name, self.serial_log()), BOOT, || {
+            self.serial_log().contains("tiny: ready").then_some(())
+        });
+        self
+    }
+
+    pub fn state(&self) -> String {
+        self.describe()["state"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub fn describe(&self) -> Value {
+        self.ok("describe-vm", json!({}))
+    }
+
+    /// What the guest has said on its serial line.
+    pub fn serial_log(&self) -> String {
+        let path = self.lab.node.dir.join(format!("pools/seeds/{}.serial.log", self.id));
+        fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Waits for the guest's IPv4 address.
+    #[track_caller]
+    pub fn address(&self) -> String {
+        eventually("the guest has an address", BOOT, || {
+            let vm = self.describe();
+            let addresses = vm["networks"][0]["addresses"].as_array()?;
+            let ipv4 = addresses.iter().filter_map(|address| address["address"].as_str()).find(|address| address.contains('.'));
+            ipv4.map(str::to_owned)
+        })
+    }
+
+    /// Runs a shell line in the guest through its agent; panics when it fails. Returns what it prints.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        let domain = self.created["domain"].as_str().unwrap();
+        let agent = |command: Value| -> Option<Value> {
+            let output = std::process::Command::new("virsh")
+                .args(["-q", "-c", &self.lab.node.uri(), "qemu-agent-command", domain, &command.to_string()])
+                .output()
+                .unwrap();
+            serde_json::from_slice(&output.stdout).ok()
+        };
+        let exec = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", line], "capture-output": true}});
+        let pid = eventually("the agent answers", BOOT, || agent(exec.clone()))["return"]["pid"].clone();
+        let status = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
+        let done = eventually("the command ends", BOOT, || agent(status.clone()).filter(|reply| reply["return"]["exited"] == true));
+        let output = |key: &str| {
+            let encoded = done["return"][key].as_str().unwrap_or_default();
+            String::from_utf8_lossy(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap()).trim().to_owned()
+        };
+        assert_eq!(done["return"]["exitcode"], 0, "{line}: {}{}", output("out-data"), output("err-data"));
+        output("out-data")
+    }
+
+    /// Forces it off and deletes it.
+    #[track_caller]
+    pub fn delete(self) {
+        if self.state() != "shutoff" {
+            self.ok("stop-vm", json!({"force": true}));
+        }
+        self.ok("delete-vm", json!({}));
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for TestVm<'_> {
+    fn drop(&mut self) {
+        // As far as it goes: the test may have broken or deleted it.
+        let _: Answer = self.lab.server.call("stop-vm", json!({"vm": self.id, "force": true}));
+        let _: Answer = self.lab.server.call("delete-vm", json!({"vm": self.id}));
+    }
+}

@@ -1,0 +1,55 @@
+//! Nodes: list-nodes, describe-node; one that is away stops nobody.
+
+use crate::lab::{Directory, Lab, Server};
+use serde_json::json;
+use std::{fs, time::Duration};
+
+#[test]
+fn a_node_tells_what_it_is() {
+    let lab = Lab::shared();
+    let nodes = lab.ok("list-nodes", json!({}));
+    assert_eq!(nodes["total"], 1);
+    let node = lab.ok("describe-node", json!({"node": "local"}));
+    assert_eq!((&node["state"], &node["virt_type"], &node["arch"]), (&json!("up"), &json!("qemu"), &json!("x86_64")));
+    assert_eq!(node["id"].as_str().unwrap(), lab.node.virsh(&["capabilities"]).split("<uuid>").nth(1).unwrap().split('<').next().unwrap());
+    assert_eq!(lab.ok("describe-node", json!({"node": node["id"]}))["name"], "local");
+    assert!(lab.node.virsh(&["version"]).contains(node["libvirt_version"].as_str().unwrap()));
+    // The host's own memory, not what virNodeGetInfo makes of it.
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(node["memory_mib"].as_u64().unwrap(), kib / 1024);
+    lab.err("describe-node", json!({"node": "nowhere"}), 404, "not_found");
+}
+
+#[test]
+fn nodes_that_are_away_do_not_stop_the_server() {
+    let dir = Directory::new();
+    let config = "[nodes.refusing]\nuri = \"qemu+tcp://127.0.0.1:1/system\"\n\
+                  [nodes.missing]\nuri = \"qemu+unix:///system?socket=/nonexistent/libvirt-sock\"\n\
+                  [nodes.secret]\nuri = \"qemu+tcp://root:hunter2@127.0.0.1:1/system\"\n";
+    fs::write(dir.path.join("vmyard.toml"), config).unwrap();
+    let mut server = Server::start(&dir.path, &[]);
+    for name in ["refusing", "missing"] {
+        crate::lab::eventually("the node is known to be down", Duration::from_secs(10), || {
+            let node = server.call("describe-node", json!({"node": name})).body;
+            (node["state"] == "down" && node["error"].is_string()).then_some(())
+        });
+    }
+    let answer = server.call("list-vms", json!({}));
+    assert_eq!((answer.status, &answer.body["total"]), (200, &json!(0)));
+    let pools = server.call("list-storage-pools", json!({}));
+    assert_eq!((pools.status, pools.body["unreachable"].as_array().unwrap().len()), (200, 3));
+    let nodes = server.call("list-nodes", json!({})).body.to_string();
+    assert!(!nodes.contains("hunter2") && !server.log().contains("hunter2"), "{nodes}");
+    assert!(server.terminate(), "it ends well although nodes are away");
+}
+
+#[test]
+fn two_servers_do_not_share_a_directory() {
+    let lab = Lab::shared();
+    let (code, text) = lab.server.cli(&["serve", "--listen", "127.0.0.1:0", "--node", "x=test:///default"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("another vmyard"), "{text}");
+    let (code, text) = lab.server.cli(&["serve", "--listen", "0.0.0.0:0", "--data-dir", "/tmp/vmyard-test-never"]);
+    assert!(code == 1 && text.contains("--insecure"), "{text}");
+}

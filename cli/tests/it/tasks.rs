@@ -1,0 +1,79 @@
+//! Tasks: describe-task, list-tasks, `wait: false`, locks, a graceful stop.
+
+use crate::lab::{Lab, eventually};
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn a_call_that_does_not_wait() {
+    let lab = Lab::shared();
+    let name = lab.name("later");
+    let answer = lab.server.call("create-vm", json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 64, "wait": false}));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let task = &answer.body["task"];
+    assert_eq!((&task["method"], &task["target"]["name"]), (&json!("create-vm"), &json!(name)));
+    let done = eventually("the task is done", Duration::from_secs(20), || {
+        let task = lab.ok("describe-task", json!({"task": task["id"]}));
+        (task["state"] == "done").then_some(task)
+    });
+    assert_eq!(done["result"]["name"], name);
+    assert_eq!(done["caller"], "admin");
+    let steps: Vec<_> = done["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["record-vm", "make-system-disk", "write-seed", "define-domain", "make-ready"]);
+    let listed = lab.ok("list-tasks", json!({"target": done["target"]["id"]}));
+    assert_eq!((&listed["total"], &listed["tasks"][0]["id"]), (&json!(1), &done["id"]));
+    lab.ok("delete-vm", json!({"vm": name}));
+    lab.err("describe-task", json!({"task": "6f1f3c1e-8a0b-4a7e-9d55-000000000001"}), 404, "not_found");
+    lab.err("describe-task", json!({"task": "no-uuid"}), 400, "invalid");
+}
+
+#[test]
+fn a_task_that_failed_says_why_and_what_was_undone() {
+    let lab = Lab::own();
+    // The pool's directory goes away between the check and the step.
+    let vm = lab.create("witness");
+    let default = lab.node.dir.join("pools/default");
+    std::fs::rename(&default, lab.node.dir.join("pools/away")).unwrap();
+    let problem = lab.err("create-vm", json!({"name": "doomed", "template": "tiny", "vcpus": 1, "memory_mib": 64}), 422, "unsupported");
+    assert!(problem["detail"].as_str().unwrap().contains("make volume"), "{problem}");
+    std::fs::rename(lab.node.dir.join("pools/away"), &default).unwrap();
+    let task = eventually("the task is unwound", Duration::from_secs(20), || {
+        let tasks = lab.ok("list-tasks", json!({"state": "failed"}));
+        tasks["tasks"].get(0).cloned()
+    });
+    let task = lab.ok("describe-task", json!({"task": task["id"]}));
+    assert_eq!(task["error"]["code"], "unsupported");
+    assert!(task["steps"].as_array().unwrap().iter().all(|step| step["state"] == "undone"), "{task}");
+    lab.err("describe-vm", json!({"vm": "doomed"}), 404, "not_found");
+    vm.delete();
+}
+
+#[test]
+fn two_tasks_do_not_work_on_one_vm() {
+    let lab = Lab::shared();
+    let vm = lab.create("locked").start();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 60})));
+        let task = eventually("the stop is at work", Duration::from_secs(10), || {
+            let tasks = lab.ok("list-tasks", json!({"target": vm.id, "method": "stop-vm"}));
+            tasks["tasks"].get(0).cloned()
+        });
+        let answer = lab.server.call("delete-vm", json!({"vm": vm.id}));
+        // Unless the guest was quicker.
+        if answer.status != 200 {
+            assert_eq!((answer.body["code"].as_str(), &answer.body["task"]), (Some("busy"), &task["id"]), "{answer:?}");
+        }
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
+fn a_stop_of_the_server_waits_for_its_tasks() {
+    let mut lab = Lab::own();
+    let request = json!({"name": "last", "template": "tiny", "vcpus": 1, "memory_mib": 64, "start": true, "wait": false});
+    assert_eq!(lab.server.call("create-vm", request).status, 202);
+    assert!(lab.server.terminate(), "it ends well");
+    lab.server.kill_and_restart(&[]);
+    assert_eq!(lab.ok("describe-vm", json!({"vm": "last"}))["state"], "running");
+    assert_eq!(lab.ok("list-tasks", json!({"method": "create-vm"}))["tasks"][0]["state"], "done");
+}
