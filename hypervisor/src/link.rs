@@ -133,7 +133,7 @@ impl Link {
 
     /// Returns when the connection is up. One that was lost just now has a moment to come back (a restart of libvirtd
     /// takes about a second); one that is away for longer fails at once.
-    async fn wait_until_up(&self, doing: &str) -> Result<()> {
+    pub(crate) async fn wait_until_up(&self, doing: &str) -> Result<()> {
         let mut status = self.shared.status.subscribe();
         let (now, since) = status.borrow_and_update().clone();
         if now == Status::Up {

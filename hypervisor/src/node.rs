@@ -103,6 +103,12 @@ impl Node {
         self.inner.control.status()
     }
 
+    /// Returns when its control connection is up. One that was lost, or is being made, just now has a moment; one that
+    /// is away for longer fails at once.
+    pub async fn wait_until_up(&self, doing: &str) -> Result<()> {
+        self.inner.control.wait_until_up(doing).await
+    }
+
     /// What the node is; `None` until it was reached once.
     pub fn facts(&self) -> Option<Facts> {
         lock(&self.inner.facts).clone()

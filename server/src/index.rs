@@ -14,9 +14,9 @@ use api::{
 };
 use hypervisor::domain::{Address, DomainView, Power, Sample};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -30,6 +30,19 @@ pub struct Index {
     /// Counts the changes, so that somebody can wait for one.
     version: watch::Sender<u64>,
     reads: AtomicU64,
+    claims: Arc<Mutex<HashSet<String>>>,
+}
+
+/// A name that is kept until this is dropped.
+pub struct NameClaim {
+    claims: Arc<Mutex<HashSet<String>>>,
+    key: String,
+}
+
+impl Drop for NameClaim {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
 }
 
 #[derive(Default)]
@@ -177,7 +190,7 @@ impl Index {
             (record.id, Entry { node: record.node.clone(), record: Some(record), seen: None })
         });
         let inner = Inner { entries: entries.collect(), nodes: nodes.map(|name| (name, NodeSight::default())).collect() };
-        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0) }
+        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0), claims: Arc::default() }
     }
 
     /// A number for a read of a node that is about to begin; see [`Index::observe`].
@@ -326,10 +339,17 @@ impl Index {
         })
     }
 
-    /// Whether a VM of ours has this name.
-    pub fn is_name_taken(&self, name: &str) -> bool {
+    /// Keeps a name for a VM that is about to be made, unless a VM of ours has it or is about to.
+    pub fn claim_name(&self, name: &str) -> Result<NameClaim> {
         let key = name_key(name);
-        self.read(|inner| inner.entries.values().any(|entry| entry.record.as_ref().is_some_and(|record| name_key(&record.name) == key)))
+        // Between a creation's last write and the end of its claim both hold the name, so there is no gap.
+        let ours = |entry: &Entry| entry.record.as_ref().is_some_and(|record| name_key(&record.name) == key);
+        let taken = self.read(|inner| inner.entries.values().any(ours));
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken || !claims.insert(key.clone()) {
+            return Err(Error::exists("VM", name));
+        }
+        Ok(NameClaim { claims: Arc::clone(&self.claims), key })
     }
 
     /// Runs `f` over all VMs, with whether each one's node answers.

@@ -53,3 +53,16 @@ fn two_servers_do_not_share_a_directory() {
     let (code, text) = lab.server.cli(&["serve", "--listen", "0.0.0.0:0", "--data-dir", "/tmp/vmyard-test-never"]);
     assert!(code == 1 && text.contains("--insecure"), "{text}");
 }
+
+#[test]
+fn a_remote_node_is_the_same_as_a_local_one() {
+    // Its template is copied from a file in no pool, through libvirt's streams alone.
+    let lab = Lab::remote();
+    assert!(lab.ok("describe-node", json!({"node": "local"}))["uri"].as_str().unwrap().starts_with("qemu+tcp://"));
+    assert!(!lab.node.virsh(&["pool-list", "--all", "--name"]).contains("lookup"));
+    let vm = lab.create("far").start().ready();
+    assert_eq!(vm.run("hostname"), vm.name);
+    assert_eq!(vm.ok("stop-vm", json!({}))["forced"], false);
+    vm.delete();
+    assert_eq!(lab.files(), Vec::<String>::new());
+}

@@ -1,16 +1,23 @@
-//! Copying an image into a pool, byte by byte, through libvirt's streams.
+//! Copying an image file of a node into a pool, byte by byte.
 //!
-//! The bytes pass through this process, so that a copy works the same within a node and between two, its progress is
-//! known, and the header is read by us before and after.
+//! The bytes pass through this process and into the pool by a stream of libvirt's, so that a copy works the same on
+//! every node, its progress is known, and the header is read by us before and after. The file itself is opened
+//! directly where the node is this machine; elsewhere libvirt has to see it as a volume, if need be of a passing pool
+//! over its directory (which libvirt refuses to make over some odd files, hence not for local ones).
 
 use super::{
     Image, VolumeView, image,
     pool::{dir_xml, when_idle},
     volume::{create_raw, view},
 };
-use crate::{Error, ErrorKind, Node, Result, node::SLOW};
+use crate::{ErrorKind, Node, Result, node::SLOW};
 use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
-use std::{path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// How many bytes are moved at once.
@@ -27,25 +34,21 @@ pub struct Source {
     pub image: Image,
     /// Its length, in bytes.
     pub length: u64,
-    /// Whether it lies in a pool that people made, and so is a disk image; any other file of the host otherwise.
+    /// Whether it is a volume of a pool, and so meant as a disk image; else it may be any file of the host.
     pub in_pool: bool,
 }
 
 impl Node {
     /// Looks at an image file anywhere on the node. `lookup` is a fresh name for a passing pool over the file's
-    /// directory, which is used when no pool has it.
+    /// directory, which a remote node may need.
     pub async fn inspect_file(&self, path: &str, lookup: &str) -> Result<Source> {
         let doing = format!("read image {path}");
-        let (wanted, lookup) = (path.to_owned(), lookup.to_owned());
-        let found = self
-            .bulk(SLOW, &doing, move |connection| {
-                with_volume(connection, &wanted, &lookup, |volume, in_pool| {
-                    let length = view(volume)?.physical;
-                    Ok((head(connection, volume, length)?, length, in_pool))
-                })
-            })
-            .await;
-        let (header, length, in_pool) = match found {
+        let (wanted, lookup, local) = (path.to_owned(), lookup.to_owned(), self.is_local());
+        let found = self.bulk(SLOW, &doing, move |connection| {
+            let in_pool = connection.volume_by_path(&wanted).is_ok();
+            open(connection, &wanted, &lookup, local, |reader, length| Ok((head(reader)?, length, in_pool)))
+        });
+        let (header, length, in_pool) = match found.await {
             Err(error) if error.kind == ErrorKind::NotFound => {
                 return Err(self.error(ErrorKind::NotFound, &doing, "there is no such file on the node"));
             }
@@ -66,14 +69,19 @@ impl Node {
         progress: impl Fn(u64) + Send + 'static,
     ) -> Result<VolumeView> {
         let doing = format!("copy image {} into volume {name}", source.path);
-        let (source_, lookup, name) = (source.clone(), lookup.to_owned(), name.to_owned());
+        let (source_, lookup, name, local) = (source.clone(), lookup.to_owned(), name.to_owned(), self.is_local());
         let copied = self.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             let target = create_raw(&pool, &name, source_.length, "0444")?;
-            with_volume(connection, &source_.path, &lookup, |volume, _| {
-                copy_bytes(connection, volume, &target, source_.length, &progress)
+            open(connection, &source_.path, &lookup, local, |reader, length| match length == source_.length {
+                true => upload(connection, reader, &target, length, &progress),
+                false => Ok(()),
             })?;
-            let header = head(connection, &target, source_.length)?;
+            let header = {
+                let stream = Stream::new(connection, 0)?;
+                target.download(&stream, 0, source_.length.min(image::HEADER_BYTES as u64), 0)?;
+                head(&mut &stream)?
+            };
             // The upload's end makes libvirt look at the pool again, but maybe not yet.
             when_idle(|| pool.refresh(0))?;
             Ok((header, view(&pool.volume_by_name(&name)?)?))
@@ -81,13 +89,8 @@ impl Node {
         let (header, volume) = copied.await?;
         match Image::inspect(&header, source.length) {
             Ok(image) if image == source.image => Ok(volume),
-            Ok(_) => Err(self.changed(&doing)),
-            Err(_) => Err(self.changed(&doing)),
+            _ => Err(self.error(ErrorKind::Refused, &doing, "the file changed while it was copied")),
         }
-    }
-
-    fn changed(&self, doing: &str) -> Error {
-        self.error(ErrorKind::Refused, doing, "the file changed while it was copied")
     }
 
     /// Takes the passing pool of a look-up away, which a server that died may have left. The files stay.
@@ -103,44 +106,58 @@ impl Node {
     }
 }
 
+/// Runs `f` with the file at `path` opened for reading, and its length.
+fn open<T>(
+    connection: &Connect,
+    path: &str,
+    lookup: &str,
+    local: bool,
+    f: impl FnOnce(&mut dyn Read, u64) -> libvirt::Result<T>,
+) -> libvirt::Result<T> {
+    if local {
+        let file = File::open(path).map_err(|error| from_io(&error))?;
+        let metadata = file.metadata().map_err(|error| from_io(&error))?;
+        if !metadata.is_file() {
+            return Err(error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+        }
+        return f(&mut &file, metadata.len());
+    }
+    with_volume(connection, path, lookup, |volume| {
+        let length = view(volume)?.physical;
+        let stream = Stream::new(connection, 0)?;
+        volume.download(&stream, 0, length, 0)?;
+        f(&mut &stream, length)
+    })
+}
+
 /// Runs `f` with the volume at `path`: of a pool that has it, or of a passing pool over its directory.
 fn with_volume<T>(
     connection: &Connect,
     path: &str,
     lookup: &str,
-    f: impl Fn(&Volume, bool) -> libvirt::Result<T>,
+    f: impl FnOnce(&Volume) -> libvirt::Result<T>,
 ) -> libvirt::Result<T> {
     if let Ok(volume) = connection.volume_by_path(path) {
-        return f(&volume, true);
+        return f(&volume);
     }
     let directory = Path::new(path).parent().and_then(Path::to_str).unwrap_or("/");
     // A pool over that directory may not have looked since the file came.
-    if let Ok(pool) = connection.pool_by_target_path(directory) {
-        if pool.is_active()? {
-            when_idle(|| pool.refresh(0))?;
-            return f(&connection.volume_by_path(path)?, true);
-        }
+    if let Ok(pool) = connection.pool_by_target_path(directory)
+        && pool.is_active()?
+    {
+        when_idle(|| pool.refresh(0))?;
+        return f(&connection.volume_by_path(path)?);
     }
-    let pool = PassingPool::open(connection, lookup, directory)?;
+    let pool = PassingPool(connection.create_pool(&dir_xml(lookup, directory), 0)?);
     let volume = pool.0.volumes()?.into_iter().find(|volume| volume.path().is_ok_and(|found| found == path));
     match volume {
-        Some(volume) => f(&volume, false),
-        None => Err(libvirt::Error {
-            code: ErrorCode::NO_STORAGE_VOL,
-            domain: 0,
-            message: format!("no file {path}"),
-        }),
+        Some(volume) => f(&volume),
+        None => Err(error(ErrorCode::NO_STORAGE_VOL, "there is no such file")),
     }
 }
 
 /// A transient pool, gone when this is dropped.
 struct PassingPool(Pool);
-
-impl PassingPool {
-    fn open(connection: &Connect, name: &str, directory: &str) -> libvirt::Result<PassingPool> {
-        connection.create_pool(&dir_xml(name, directory), 0).map(PassingPool)
-    }
-}
 
 impl Drop for PassingPool {
     fn drop(&mut self) {
@@ -150,48 +167,43 @@ impl Drop for PassingPool {
     }
 }
 
-/// The first bytes of a volume.
-fn head(connection: &Connect, volume: &Volume, length: u64) -> libvirt::Result<Vec<u8>> {
-    let wanted = length.min(image::HEADER_BYTES as u64);
-    let stream = Stream::new(connection, 0)?;
-    volume.download(&stream, 0, wanted, 0)?;
-    let mut bytes = vec![0; wanted as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match stream.recv(&mut bytes[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    // Ends the stream properly when all of it was read.
-    while stream.recv(&mut [0; 256])? > 0 {}
-    stream.finish()?;
-    bytes.truncate(filled);
+/// The first bytes of an image, or all of a shorter one.
+fn head(reader: &mut dyn Read) -> libvirt::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(image::HEADER_BYTES);
+    reader.take(image::HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(|error| from_io(&error))?;
     Ok(bytes)
 }
 
-fn copy_bytes(
+fn upload(
     connection: &Connect,
-    from: &Volume,
+    reader: &mut dyn Read,
     to: &Volume,
     length: u64,
     progress: &impl Fn(u64),
 ) -> libvirt::Result<()> {
-    let (source, target) = (Stream::new(connection, 0)?, Stream::new(connection, 0)?);
-    from.download(&source, 0, length, 0)?;
-    to.upload(&target, 0, length, 0)?;
+    let stream = Stream::new(connection, 0)?;
+    to.upload(&stream, 0, length, 0)?;
     let mut buffer = vec![0; CHUNK];
-    let mut copied = 0;
+    let (mut copied, mut reader) = (0, reader.take(length));
     loop {
-        let read = source.recv(&mut buffer)?;
+        let read = reader.read(&mut buffer).map_err(|error| from_io(&error))?;
         if read == 0 {
-            break;
+            return stream.finish();
         }
-        target.send_all(&buffer[..read])?;
+        stream.send_all(&buffer[..read])?;
         copied += read as u64;
         progress(copied);
     }
-    source.finish()?;
-    target.finish()
 }
 
+fn from_io(cause: &io::Error) -> libvirt::Error {
+    let code = match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::NO_STORAGE_VOL,
+        _ => ErrorCode::SYSTEM_ERROR,
+    };
+    error(code, &cause.to_string())
+}
+
+fn error(code: ErrorCode, message: &str) -> libvirt::Error {
+    libvirt::Error { code, domain: 0, message: message.to_owned() }
+}

@@ -69,12 +69,10 @@ async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, 
     let file = format!("{}.{}", record.id, record.spec.format);
     let delete = Undo::DeleteVolume { node: node.name().to_owned(), pool: pool.uuid, file: file.clone(), volume: None };
     let length = source.length;
-    let (progress, copying) = (task.clone(), node.import(&source, &lookup, pool.uuid, &file, {
-        let task = task.clone();
-        move |copied| task.progress(copied, length)
-    }));
+    let watched = task.clone();
+    let copying = node.import(&source, &lookup, pool.uuid, &file, move |copied| watched.progress(copied, length));
     let volume = task.step("copy-image", Some(delete), async { Ok(copying.await?) }).await?;
-    progress.progress(length, length);
+    store.set_task_progress(task.id, 100_00).await?;
 
     let copy = CopyRecord {
         template: record.id,
@@ -101,8 +99,11 @@ fn about_file(file: &str, error: hypervisor::Error) -> Error {
     match error.kind {
         ErrorKind::NotFound => Error::field("file", format!("there is no file {file} on node {}", error.node)),
         ErrorKind::Refused => Error::field("file", format!("the image {file} is refused: {}", error.cause)),
-        // libvirt can't make a pool over a directory that isn't there.
-        ErrorKind::Failed => Error::field("file", format!("{file} on node {} can't be read: {}", error.node, error.cause)),
+        // A directory, a device; or, on a remote node, a directory that libvirt can't make a pool over.
+        ErrorKind::Failed => Error::field(
+            "file",
+            format!("{file} on node {} can't be read: {}; copy it into a storage pool of the node", error.node, error.cause),
+        ),
         _ => error.into(),
     }
 }

@@ -99,9 +99,9 @@ impl Store {
         .map_err(failed("journal a task's state"))
     }
 
-    /// Notes how far a task's copy is, in hundredths of a percent.
+    /// Notes how far a task's copy is, in hundredths of a percent. A late note of an earlier moment changes nothing.
     pub async fn set_task_progress(&self, id: Uuid, progress: i64) -> Result<()> {
-        sqlx::query("update task set progress = $1 where id = $2")
+        sqlx::query("update task set progress = $1 where id = $2 and (progress is null or progress < $1)")
             .bind(progress)
             .bind(id.to_string())
             .execute(&self.pool)

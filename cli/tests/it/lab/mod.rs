@@ -55,10 +55,19 @@ impl Lab {
         Lab::with_settings("")
     }
 
+    /// A lab whose node is reached by TCP: the server sees nothing of it but what libvirt shows.
+    pub fn remote() -> Lab {
+        Lab::over("", NodeProcess::start_remote)
+    }
+
     /// A lab of its own with more lines in the node's part of the configuration.
     pub fn with_settings(settings: &str) -> Lab {
+        Lab::over(settings, NodeProcess::start)
+    }
+
+    fn over(settings: &str, start: fn(&Path) -> NodeProcess) -> Lab {
         let dir = Directory::new();
-        let node = NodeProcess::start(&dir.path.join("node"));
+        let node = start(&dir.path.join("node"));
         fs::write(dir.path.join("vmyard.toml"), node.config(settings)).unwrap();
         let server = Server::start(&dir.path, &[]);
         let lab = Lab { server, node, dir, counter: AtomicU32::new(0) };

@@ -5,12 +5,16 @@ use std::{
     io::{BufRead, BufReader, Lines, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 /// A running `scripts/lab-node`.
 pub struct NodeProcess {
     pub dir: PathBuf,
+    uri: String,
     child: Child,
     control: Mutex<Option<(ChildStdin, Lines<BufReader<ChildStdout>>)>>,
 }
@@ -18,9 +22,22 @@ pub struct NodeProcess {
 impl NodeProcess {
     /// Starts one over this directory.
     pub fn start(dir: &Path) -> NodeProcess {
+        let uri = format!("qemu+unix:///system?socket={}/run/libvirt-sock", dir.display());
+        NodeProcess::spawn(dir, &[], uri)
+    }
+
+    /// Starts one that is reached by TCP, as a remote host is.
+    pub fn start_remote(dir: &Path) -> NodeProcess {
+        static COUNTER: AtomicU32 = AtomicU32::new(2);
+        let address = format!("10.{}.{}.{}", 64 + std::process::id() / 250 % 60, std::process::id() % 250, COUNTER.fetch_add(1, Ordering::SeqCst));
+        NodeProcess::spawn(dir, &["--tcp", &address], format!("qemu+tcp://{address}/system"))
+    }
+
+    fn spawn(dir: &Path, args: &[&str], uri: String) -> NodeProcess {
         fs::create_dir_all(dir.join("pools")).unwrap();
         let mut child = Command::new(super::root().join("scripts/lab-node"))
             .arg(dir)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -29,12 +46,12 @@ impl NodeProcess {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().expect("lab-node says nothing").unwrap();
         assert!(first.starts_with("ready "), "lab-node: {first}");
-        NodeProcess { dir: dir.to_owned(), child, control: Mutex::new(Some((stdin, lines))) }
+        NodeProcess { dir: dir.to_owned(), uri, child, control: Mutex::new(Some((stdin, lines))) }
     }
 
     /// Its libvirt URI.
-    pub fn uri(&self) -> String {
-        format!("qemu+unix:///system?socket={}/run/libvirt-sock", self.dir.display())
+    pub fn uri(&self) -> &str {
+        &self.uri
     }
 
     /// A server's configuration with this node as `local`.
@@ -59,7 +76,7 @@ impl NodeProcess {
 
     /// Runs virsh on the node; panics when it fails. Returns what it prints.
     pub fn virsh(&self, args: &[&str]) -> String {
-        let output = Command::new("virsh").args(["-q", "-c", &self.uri()]).args(args).output().unwrap();
+        let output = Command::new("virsh").args(["-q", "-c", self.uri()]).args(args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         assert!(output.status.success(), "virsh {args:?}: {}", text(&output.stderr));
         text(&output.stdout)

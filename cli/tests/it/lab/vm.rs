@@ -85,7 +85,7 @@ impl<'a> TestVm<'a> {
         let domain = self.created["domain"].as_str().unwrap();
         let agent = |command: Value| -> Option<Value> {
             let output = std::process::Command::new("virsh")
-                .args(["-q", "-c", &self.lab.node.uri(), "qemu-agent-command", domain, &command.to_string()])
+                .args(["-q", "-c", self.lab.node.uri(), "qemu-agent-command", domain, &command.to_string()])
                 .output()
                 .unwrap();
             serde_json::from_slice(&output.stdout).ok()

@@ -4,6 +4,7 @@ use super::is_up;
 use crate::{
     App, Context, Error, Result,
     admission::{self, Reservation},
+    index::NameClaim,
     ops::{find, seeds, template},
     reconcile,
     seed::{Seed, hash_password},
@@ -36,6 +37,7 @@ struct Plan {
     virt_type: VirtType,
     start: bool,
     _reservation: Reservation,
+    _name: NameClaim,
 }
 
 /// `create-vm`
@@ -50,9 +52,8 @@ pub async fn create(context: Context, request: CreateVm) -> Result<Work<Vm>> {
 
 /// Checks everything that can be checked, and changes nothing but a reservation in memory.
 async fn check(app: &App, request: CreateVm) -> Result<Plan> {
-    if app.index.is_name_taken(&request.name) {
-        return Err(Error::exists("VM", &request.name));
-    }
+    // Of several calls with one name the first goes on; the others are told at once, before they keep room.
+    let name = app.index.claim_name(&request.name)?;
     let max_vcpus = request.max_vcpus.unwrap_or(request.vcpus);
     if max_vcpus < request.vcpus {
         return Err(Error::field("max_vcpus", format!("must be at least vcpus ({})", request.vcpus)));
@@ -105,7 +106,7 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
         revision: 1,
     };
     let (virt_type, start) = (facts.virt_type, request.start);
-    Ok(Plan { record, node, pool, seeds, template, copy, disk_bytes, nics, seed, virt_type, start, _reservation: reservation })
+    Ok(Plan { record, node, pool, seeds, template, copy, disk_bytes, nics, seed, virt_type, start, _reservation: reservation, _name: name })
 }
 
 /// Makes it, step by step; each step's undo is journalled before it begins.
@@ -231,13 +232,15 @@ async fn place(app: &App, vm: Uuid, request: &CreateVm, template: &TemplateRecor
         let reservation = admission::reserve(app, &node, vm, request.vcpus, request.memory_mib)?;
         return Ok((node, copy, reservation));
     }
+    // Nodes that are up first: one that has just been lost has a moment to come back.
     let free = |copy: &CopyRecord| app.node(&copy.node).and_then(|node| admission::room(app, node)).map_or(0, |room| room.free_memory_mib);
-    copies.sort_by_key(|copy| std::cmp::Reverse(free(copy)));
+    let up = |copy: &CopyRecord| app.node(&copy.node).is_ok_and(is_up);
+    copies.sort_by_key(|copy| std::cmp::Reverse((up(copy), free(copy))));
     let mut why = Error::WrongState { detail: format!("template {} has no copy on any node", template.name), hint: None };
     for copy in copies {
         let Ok(node) = app.node(&copy.node) else { continue };
-        if !is_up(node) {
-            why = node.known_facts("make a VM").map(|_| ()).map_or_else(Error::from, |()| unavailable(node));
+        if let Err(error) = node.wait_until_up("make a VM").await {
+            why = error.into();
             continue;
         }
         match admission::reserve(app, node, vm, request.vcpus, request.memory_mib) {
@@ -246,19 +249,6 @@ async fn place(app: &App, vm: Uuid, request: &CreateVm, template: &TemplateRecor
         }
     }
     Err(why)
-}
-
-fn unavailable(node: &Node) -> Error {
-    let cause = match node.status().0 {
-        hypervisor::Status::Down(reason) => reason,
-        _ => "it is not connected yet".to_owned(),
-    };
-    Error::Node(hypervisor::Error {
-        kind: hypervisor::ErrorKind::Unavailable,
-        node: node.name().to_owned(),
-        doing: "make a VM".to_owned(),
-        cause,
-    })
 }
 
 async fn nics(app: &App, node: &Node, request: &CreateVm) -> Result<Vec<NicSpec>> {
