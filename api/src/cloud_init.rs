@@ -41,7 +41,9 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
             && !label.ends_with('-')
     };
     if value.len() > 253 || !value.split('.').all(label_ok) {
-        return Err(garde::Error::new("must be a hostname (RFC 1123): labels of 1 to 63 letters, digits and '-', joined by '.'"));
+        return Err(garde::Error::new(
+            "must be a hostname (RFC 1123): labels of 1 to 63 letters, digits and '-', joined by '.'",
+        ));
     }
     Ok(())
 }
@@ -50,7 +52,9 @@ fn check_user(value: &str, _: &()) -> garde::Result {
     let first = value.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
     let rest = value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
     if !first || !rest || value.len() > 32 {
-        return Err(garde::Error::new("must be a Unix user name: a-z, 0-9, '_' and '-', first a letter or '_', at most 32"));
+        return Err(garde::Error::new(
+            "must be a Unix user name: a-z, 0-9, '_' and '-', first a letter or '_', at most 32",
+        ));
     }
     Ok(())
 }

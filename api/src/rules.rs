@@ -27,7 +27,9 @@ pub fn name(value: &str, _: &()) -> garde::Result {
     let first = value.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     let rest = value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     if !first || !rest {
-        return Err(garde::Error::new("may have only a-z, A-Z, 0-9, '.', '_' and '-', and begins with a letter or digit"));
+        return Err(garde::Error::new(
+            "may have only a-z, A-Z, 0-9, '.', '_' and '-', and begins with a letter or digit",
+        ));
     }
     if uuid::Uuid::try_parse(value).is_ok() {
         return Err(garde::Error::new("must not have the form of a UUID: that is how an id is told from a name"));
@@ -94,8 +96,8 @@ pub fn description(value: &str, _: &()) -> garde::Result {
 pub fn optional_mac(value: &Option<String>, _: &()) -> garde::Result {
     let Some(value) = value else { return Ok(()) };
     let octets: Vec<_> = value.split(':').collect();
-    let well_formed =
-        octets.len() == 6 && octets.iter().all(|octet| octet.len() == 2 && octet.chars().all(|c| c.is_ascii_hexdigit()));
+    let well_formed = octets.len() == 6
+        && octets.iter().all(|octet| octet.len() == 2 && octet.chars().all(|c| c.is_ascii_hexdigit()));
     if !well_formed {
         return Err(garde::Error::new(format!("must look like 52:54:00:12:34:56, is {value:?}")));
     }
@@ -153,7 +155,9 @@ mod tests {
     #[test]
     fn macs() {
         assert!(optional_mac(&Some("52:54:00:ab:CD:ef".into()), &()).is_ok());
-        for bad in ["", "52:54:00:ab:cd", "52-54-00-ab-cd-ef", "53:54:00:ab:cd:ef", "52:54:00:ab:cd:zz", "525:4:00:ab:cd:ef"] {
+        for bad in
+            ["", "52:54:00:ab:cd", "52-54-00-ab-cd-ef", "53:54:00:ab:cd:ef", "52:54:00:ab:cd:zz", "525:4:00:ab:cd:ef"]
+        {
             assert!(optional_mac(&Some(bad.into()), &()).is_err(), "{bad:?}");
         }
     }

@@ -39,9 +39,9 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        let moment: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| serde::de::Error::custom("expected a time like 2026-11-24T17:10:15Z (RFC 3339 with a zone)"))?;
+        let moment: jiff::Timestamp = text.parse().map_err(|_| {
+            serde::de::Error::custom("expected a time like 2026-11-24T17:10:15Z (RFC 3339 with a zone)")
+        })?;
         Ok(Time(moment.as_millisecond()))
     }
 }

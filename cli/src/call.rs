@@ -19,12 +19,15 @@ pub fn run(client: &Client, args: Args) -> Result<(), Failure> {
     let text = match args.json.as_str() {
         "-" => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
             text
         }
         json => json.to_owned(),
     };
-    let body: Value = serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("the request is not JSON: {error}")))?;
+    let body: Value =
+        serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("the request is not JSON: {error}")))?;
     let reply = client.call_json(&args.method, &body)?;
     println!("{reply:#}");
     Ok(())

@@ -98,10 +98,12 @@ fn read_token() -> Result<String, Failure> {
 impl Client {
     /// Calls a method by its type.
     pub fn call<R: Rpc>(&self, request: &R) -> Result<R::Reply, Failure> {
-        let body = serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))?;
+        let body =
+            serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))?;
         let reply = self.call_json(R::NAME, &body)?;
-        serde_json::from_value(reply)
-            .map_err(|error| Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?")))
+        serde_json::from_value(reply).map_err(|error| {
+            Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?"))
+        })
     }
 
     /// Calls a method by its name.
@@ -125,7 +127,8 @@ impl Client {
             .map_err(unreachable)?;
         let status = response.status();
         let text = response.text().map_err(unreachable)?;
-        let strange = || Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url));
+        let strange =
+            || Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url));
         match status {
             StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_str(&text).map_err(|_| strange()),
             _ => {

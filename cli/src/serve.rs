@@ -97,7 +97,8 @@ fn serve(config: Config, stop_at_eof: bool) -> Result<(), String> {
                 () = end_of_input(), if stop_at_eof => {}
             }
         };
-        let listening = move |address: SocketAddr| println!("vmyard serves http://{address} (token: {})", token.display());
+        let listening =
+            move |address: SocketAddr| println!("vmyard serves http://{address} (token: {})", token.display());
         server::serve(config, stop, listening).await.map_err(explain)
     })
 }
@@ -114,7 +115,9 @@ async fn end_of_input() {
 
 fn explain(error: server::Error) -> String {
     match error {
-        server::Error::Invalid(fields) => fields.into_iter().map(|field| format!("{}: {}", field.field, field.message)).collect::<Vec<_>>().join("; "),
+        server::Error::Invalid(fields) => {
+            fields.into_iter().map(|field| format!("{}: {}", field.field, field.message)).collect::<Vec<_>>().join("; ")
+        }
         other => other.to_string(),
     }
 }

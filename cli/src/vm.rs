@@ -115,7 +115,8 @@ pub struct Stop {
 }
 
 fn state(text: &str) -> Result<VmState, String> {
-    serde_json::from_value(text.into()).map_err(|_| "must be creating, running, paused, shutoff, deleting or unknown".to_owned())
+    serde_json::from_value(text.into())
+        .map_err(|_| "must be creating, running, paused, shutoff, deleting or unknown".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -176,7 +177,15 @@ fn list(client: &Client, args: List) -> Result<(), Failure> {
         for vm in page.vms {
             let state = format!("{}{}", vm.state.as_str(), if vm.stale { " (stale)" } else { "" });
             let memory = format!("{} MiB", vm.memory_mib);
-            table.add_row([vm.name, state, vm.node, vm.vcpus.to_string(), memory, vm.template.unwrap_or_default(), vm.id.to_string()]);
+            table.add_row([
+                vm.name,
+                state,
+                vm.node,
+                vm.vcpus.to_string(),
+                memory,
+                vm.template.unwrap_or_default(),
+                vm.id.to_string(),
+            ]);
         }
         request.cursor = page.next_cursor;
         if request.cursor.is_none() {
@@ -189,7 +198,9 @@ fn list(client: &Client, args: List) -> Result<(), Failure> {
 
 fn request(args: Create) -> Result<CreateVm, Failure> {
     let read = |path: &String| {
-        fs::read_to_string(path).map(|text| text.trim_end().to_owned()).map_err(|error| Failure::Usage(format!("{path}: {error}")))
+        fs::read_to_string(path)
+            .map(|text| text.trim_end().to_owned())
+            .map_err(|error| Failure::Usage(format!("{path}: {error}")))
     };
     let password = match &args.password_file {
         Some(path) => Some(read(path)?),
@@ -200,9 +211,16 @@ fn request(args: Create) -> Result<CreateVm, Failure> {
         user: args.user,
         password,
         ssh_keys: args.ssh_keys.iter().map(read).collect::<Result<_, _>>()?,
-        user_data: args.user_data.as_ref().map(|path| fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{path}: {error}")))).transpose()?,
+        user_data: args
+            .user_data
+            .as_ref()
+            .map(|path| fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{path}: {error}"))))
+            .transpose()?,
     };
-    let given = cloud_init.user.is_some() || cloud_init.password.is_some() || !cloud_init.ssh_keys.is_empty() || cloud_init.user_data.is_some();
+    let given = cloud_init.user.is_some()
+        || cloud_init.password.is_some()
+        || !cloud_init.ssh_keys.is_empty()
+        || cloud_init.user_data.is_some();
     let networks = args.networks.into_iter().map(|network| NicSpec { network, mac: None }).collect::<Vec<_>>();
     Ok(CreateVm {
         name: args.name,
@@ -247,7 +265,15 @@ fn show(vm: &Vm) {
     }
     if let Some(usage) = &vm.usage {
         let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value} %"));
-        line("usage", format!("cpu {}, memory {} at {}", percent(usage.cpu_percent), percent(usage.memory_percent), usage.sampled_at));
+        line(
+            "usage",
+            format!(
+                "cpu {}, memory {} at {}",
+                percent(usage.cpu_percent),
+                percent(usage.memory_percent),
+                usage.sampled_at
+            ),
+        );
     }
     for (key, value) in &vm.tags {
         line("tag", format!("{key}={value}"));

@@ -77,7 +77,9 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
         | ErrorCode::CONFIG_UNSUPPORTED
         | ErrorCode::OPERATION_UNSUPPORTED
         | ErrorCode::ARGUMENT_UNSUPPORTED => ErrorKind::Unsupported,
-        ErrorCode::NO_CONNECT | ErrorCode::INVALID_CONN | ErrorCode::AUTH_FAILED | ErrorCode::RPC => ErrorKind::Unavailable,
+        ErrorCode::NO_CONNECT | ErrorCode::INVALID_CONN | ErrorCode::AUTH_FAILED | ErrorCode::RPC => {
+            ErrorKind::Unavailable
+        }
         _ => ErrorKind::Failed,
     }
 }

@@ -121,7 +121,8 @@ impl Link {
         lock(&self.shared.queue).push_back(job);
         self.shared.job_waits.notify_one();
 
-        let error = |kind, cause: String| Error { kind, node: self.shared.node.clone(), doing: doing.to_owned(), cause };
+        let error =
+            |kind, cause: String| Error { kind, node: self.shared.node.clone(), doing: doing.to_owned(), cause };
         match tokio::time::timeout(deadline, answer).await {
             Err(_) => Err(error(ErrorKind::Timeout, format!("no answer within {} s", deadline.as_secs_f32()))),
             Ok(Ok(Some(Ok(value)))) => Ok(value),

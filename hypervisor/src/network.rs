@@ -100,8 +100,14 @@ fn view(network: &libvirt::Network) -> libvirt::Result<NetworkView> {
 /// A NAT network on the first of 192.168.122.0/24, 192.168.123.0/24, … that no other network of the node has. (Two
 /// libvirts nested in one another would otherwise both take the first, and the guest would lose its route.)
 fn nat_xml(connection: &Connect, name: &str) -> libvirt::Result<String> {
-    let taken: Vec<String> =
-        connection.networks(0)?.iter().map(view).collect::<libvirt::Result<Vec<_>>>()?.into_iter().flat_map(|view| view.addresses).collect();
+    let taken: Vec<String> = connection
+        .networks(0)?
+        .iter()
+        .map(view)
+        .collect::<libvirt::Result<Vec<_>>>()?
+        .into_iter()
+        .flat_map(|view| view.addresses)
+        .collect();
     let third = (122..=254).find(|n| !taken.iter().any(|address| address.starts_with(&format!("192.168.{n}."))));
     let prefix = format!("192.168.{}", third.unwrap_or(122));
     let mut xml = Xml::new();

@@ -1,10 +1,6 @@
 //! A node: two links to its libvirt, what it is, and how to call it.
 
-use crate::{
-    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts,
-    link::Link,
-    uri,
-};
+use crate::{Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts, link::Link, uri};
 use libvirt::{Connect, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
 use std::{
     sync::{Arc, Mutex, PoisonError},

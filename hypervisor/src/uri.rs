@@ -54,7 +54,9 @@ pub(crate) fn probe(uri: &str) -> std::io::Result<()> {
         _ => return Ok(()),
     };
     let (name, port) = match authority.rsplit_once(':') {
-        Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => (name, port.parse().unwrap_or(default_port)),
+        Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => {
+            (name, port.parse().unwrap_or(default_port))
+        }
         _ => (authority, default_port),
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');

@@ -58,7 +58,8 @@ impl Xml {
     }
 
     fn check(&mut self, text: &str) {
-        let bad = |c: &char| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..);
+        let bad =
+            |c: &char| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..);
         if let Some(character) = text.chars().find(bad) {
             self.refused.get_or_insert(character);
         }
@@ -82,7 +83,10 @@ mod tests {
         let text = xml.finish().unwrap();
         let document = roxmltree::Document::parse(&text).unwrap();
         assert_eq!(document.root_element().attribute("key"), Some(nasty));
-        assert_eq!(document.root_element().descendants().find(|n| n.has_tag_name("child")).unwrap().text(), Some(nasty));
+        assert_eq!(
+            document.root_element().descendants().find(|n| n.has_tag_name("child")).unwrap().text(),
+            Some(nasty)
+        );
 
         let mut xml = Xml::new();
         xml.text("root", &[], "bell \u{7}");

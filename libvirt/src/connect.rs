@@ -32,12 +32,7 @@ unsafe impl Sync for Inner {}
 impl Drop for Inner {
     fn drop(&mut self) {
         let conn = self.ptr.as_ptr();
-        if self
-            .close
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-        {
+        if self.close.get_mut().unwrap_or_else(PoisonError::into_inner).is_some() {
             // SAFETY: the connection is live until the close below. Fails harmlessly once the callback has come.
             unsafe { sys::virConnectUnregisterCloseCallback(conn, Some(CLOSED)) };
         }
@@ -106,12 +101,7 @@ impl Connect {
         let uri = cstr(uri)?;
         // SAFETY: a C string that lives during the call; a null authentication is allowed and means none.
         let ptr = check_ptr(unsafe { sys::virConnectOpenAuth(uri.as_ptr(), ptr::null_mut(), 0) })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                ptr,
-                close: Mutex::new(None),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { ptr, close: Mutex::new(None) }) })
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virConnectPtr {
@@ -182,14 +172,7 @@ impl Connect {
         let (machine, virt_type) = (opt_ptr(&machine), opt_ptr(&virt_type));
         // SAFETY: a live connection, and null or C strings that live during the call; the string is ours.
         unsafe {
-            let xml = sys::virConnectGetDomainCapabilities(
-                self.as_ptr(),
-                emulator,
-                arch,
-                machine,
-                virt_type,
-                0,
-            );
+            let xml = sys::virConnectGetDomainCapabilities(self.as_ptr(), emulator, arch, machine, virt_type, 0);
             ffi::take(xml)
         }
     }
@@ -225,10 +208,7 @@ impl Connect {
         // SAFETY: a live connection and an array of `len` fields.
         check(unsafe { sys::virNodeGetMemoryStats(conn, all, stats.as_mut_ptr(), &mut len, 0) })?;
         stats.truncate(usize::try_from(len).unwrap_or(0));
-        Ok(stats
-            .iter()
-            .map(|stat| (ffi::field(&stat.field), stat.value))
-            .collect())
+        Ok(stats.iter().map(|stat| (ffi::field(&stat.field), stat.value)).collect())
     }
 
     /// Calls `f` once, on the event thread, when the connection is closed by anything but the drop of the last handle
@@ -236,17 +216,10 @@ impl Connect {
     /// connection; it is freed with the last clone of this handle. Drivers inside this process (`test:`) take it but
     /// never call it. Errors: OPERATION_INVALID the second time.
     pub fn on_close(&self, f: impl Fn(CloseReason) + Send + Sync + 'static) -> Result<()> {
-        let mut close = self
-            .inner
-            .close
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut close = self.inner.close.lock().unwrap_or_else(PoisonError::into_inner);
         // Some drivers ignore a second callback without a word.
         if close.is_some() {
-            return Err(Error::new(
-                ErrorCode::OPERATION_INVALID,
-                "the connection has a close callback already",
-            ));
+            return Err(Error::new(ErrorCode::OPERATION_INVALID, "the connection has a close callback already"));
         }
         let handler = Handler::new(f);
         let (conn, opaque) = (self.as_ptr(), handler.opaque());
@@ -259,8 +232,6 @@ impl Connect {
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect")
-            .field("alive", &self.is_alive())
-            .finish_non_exhaustive()
+        f.debug_struct("Connect").field("alive", &self.is_alive()).finish_non_exhaustive()
     }
 }

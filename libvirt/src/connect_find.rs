@@ -53,9 +53,7 @@ impl Connect {
     pub fn restore_domain(&self, path: &str, dxml: Option<&str>, flags: u32) -> Result<()> {
         let (path, dxml) = (cstr(path)?, opt_cstr(dxml)?);
         // SAFETY: a live connection; C strings (the second may be null) that live during the call.
-        check(unsafe {
-            sys::virDomainRestoreFlags(self.as_ptr(), path.as_ptr(), opt_ptr(&dxml), flags)
-        })?;
+        check(unsafe { sys::virDomainRestoreFlags(self.as_ptr(), path.as_ptr(), opt_ptr(&dxml), flags) })?;
         Ok(())
     }
 
@@ -64,13 +62,7 @@ impl Connect {
     pub fn save_image_xml(&self, path: &str, flags: u32) -> Result<String> {
         let path = cstr(path)?;
         // SAFETY: a live connection, a C string that lives during the call; the string is ours.
-        unsafe {
-            ffi::take(sys::virDomainSaveImageGetXMLDesc(
-                self.as_ptr(),
-                path.as_ptr(),
-                flags,
-            ))
-        }
+        unsafe { ffi::take(sys::virDomainSaveImageGetXMLDesc(self.as_ptr(), path.as_ptr(), flags)) }
     }
 
     /// The statistics groups `stats` (`flags::STATS_*`; 0 for all) of the domains that `flags` choose, in one call
@@ -79,9 +71,7 @@ impl Connect {
     pub fn domain_stats(&self, stats: u32, flags: u32) -> Result<Vec<DomainStats>> {
         let mut records = ptr::null_mut();
         // SAFETY: a live connection; the record list is ours.
-        let len = check(unsafe {
-            sys::virConnectGetAllDomainStats(self.as_ptr(), stats, &mut records, flags)
-        })?;
+        let len = check(unsafe { sys::virConnectGetAllDomainStats(self.as_ptr(), stats, &mut records, flags) })?;
         // SAFETY: as above, with `len` records.
         Ok(unsafe { stats::take_records(records, len) })
     }
@@ -90,8 +80,7 @@ impl Connect {
     pub fn pools(&self, flags: u32) -> Result<Vec<Pool>> {
         let mut list = ptr::null_mut();
         // SAFETY: a live connection; the list is ours, and each item a reference of ours.
-        let len =
-            check(unsafe { sys::virConnectListAllStoragePools(self.as_ptr(), &mut list, flags) })?;
+        let len = check(unsafe { sys::virConnectListAllStoragePools(self.as_ptr(), &mut list, flags) })?;
         // SAFETY: as above.
         Ok(unsafe { ffi::take_list(list, len, |ptr| Pool::new(self, ptr)) })
     }
@@ -151,8 +140,7 @@ impl Connect {
     pub fn networks(&self, flags: u32) -> Result<Vec<Network>> {
         let mut list = ptr::null_mut();
         // SAFETY: a live connection; the list is ours, and each item a reference of ours.
-        let len =
-            check(unsafe { sys::virConnectListAllNetworks(self.as_ptr(), &mut list, flags) })?;
+        let len = check(unsafe { sys::virConnectListAllNetworks(self.as_ptr(), &mut list, flags) })?;
         // SAFETY: as above.
         Ok(unsafe { ffi::take_list(list, len, |ptr| Network::new(self, ptr)) })
     }

@@ -25,10 +25,7 @@ impl Clone for Domain {
     fn clone(&self) -> Self {
         // SAFETY: a live domain; the new reference belongs to the clone.
         unsafe { sys::virDomainRef(self.as_ptr()) };
-        Self {
-            ptr: self.ptr,
-            conn: self.conn.clone(),
-        }
+        Self { ptr: self.ptr, conn: self.conn.clone() }
     }
 }
 
@@ -41,9 +38,7 @@ impl Drop for Domain {
 
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Domain")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Domain").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
@@ -104,10 +99,7 @@ pub struct DomainInfo {
 impl Domain {
     /// Takes over the reference `ptr`.
     pub(crate) fn new(conn: &Connect, ptr: NonNull<sys::virDomain>) -> Self {
-        Self {
-            ptr,
-            conn: conn.clone(),
-        }
+        Self { ptr, conn: conn.clone() }
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virDomainPtr {
@@ -205,14 +197,8 @@ impl Domain {
         const ROOM: u32 = 64;
         let mut stats = [sys::virDomainMemoryStatStruct { tag: 0, val: 0 }; ROOM as usize];
         // SAFETY: a live domain and an array of that many fields.
-        let len = check(unsafe {
-            sys::virDomainMemoryStats(self.as_ptr(), stats.as_mut_ptr(), ROOM, 0)
-        })?;
-        Ok(stats
-            .iter()
-            .take(usize::try_from(len).unwrap_or(0))
-            .map(|stat| (stat.tag, stat.val))
-            .collect())
+        let len = check(unsafe { sys::virDomainMemoryStats(self.as_ptr(), stats.as_mut_ptr(), ROOM, 0) })?;
+        Ok(stats.iter().take(usize::try_from(len).unwrap_or(0)).map(|stat| (stat.tag, stat.val)).collect())
     }
 
     /// The statistics groups `stats` (`flags::STATS_*`; 0 for all) of this domain (`virDomainListGetStats`). `None`
@@ -221,12 +207,8 @@ impl Domain {
         let mut list = [self.as_ptr(), ptr::null_mut()];
         let mut records = ptr::null_mut();
         // SAFETY: a list of live domains that ends with null; the record list is ours.
-        let len = check(unsafe {
-            sys::virDomainListGetStats(list.as_mut_ptr(), stats, &mut records, 0)
-        })?;
+        let len = check(unsafe { sys::virDomainListGetStats(list.as_mut_ptr(), stats, &mut records, 0) })?;
         // SAFETY: as above, with `len` records.
-        Ok(unsafe { stats::take_records(records, len) }
-            .into_iter()
-            .next())
+        Ok(unsafe { stats::take_records(records, len) }.into_iter().next())
     }
 }

@@ -41,9 +41,7 @@ impl Domain {
         };
         let mut list = ptr::null_mut();
         // SAFETY: a live domain; the list is ours.
-        let len = check(unsafe {
-            sys::virDomainInterfaceAddresses(self.as_ptr(), &mut list, source, 0)
-        })?;
+        let len = check(unsafe { sys::virDomainInterfaceAddresses(self.as_ptr(), &mut list, source, 0) })?;
         // SAFETY: a list of `len` interfaces, each ours to free.
         Ok(unsafe {
             ffi::take_list(list, len, |interface| {
@@ -60,14 +58,7 @@ impl Domain {
     pub fn agent_command(&self, json: &str, timeout_s: i32, flags: u32) -> Result<String> {
         let json = cstr(json)?;
         // SAFETY: a live domain, a C string that lives during the call; the string is ours.
-        unsafe {
-            ffi::take(sys::virDomainQemuAgentCommand(
-                self.as_ptr(),
-                json.as_ptr(),
-                timeout_s,
-                flags,
-            ))
-        }
+        unsafe { ffi::take(sys::virDomainQemuAgentCommand(self.as_ptr(), json.as_ptr(), timeout_s, flags)) }
     }
 
     /// How long the other agent calls wait, in seconds or as `flags::AGENT_*` (`virDomainAgentSetResponseTimeout`).
@@ -82,9 +73,7 @@ impl Domain {
     pub fn set_user_password(&self, user: &str, password: &str, flags: u32) -> Result<()> {
         let (user, password) = (cstr(user)?, cstr(password)?);
         // SAFETY: a live domain, C strings that live during the call.
-        check(unsafe {
-            sys::virDomainSetUserPassword(self.as_ptr(), user.as_ptr(), password.as_ptr(), flags)
-        })?;
+        check(unsafe { sys::virDomainSetUserPassword(self.as_ptr(), user.as_ptr(), password.as_ptr(), flags) })?;
         Ok(())
     }
 
@@ -93,9 +82,7 @@ impl Domain {
         let user = cstr(user)?;
         let mut list = ptr::null_mut();
         // SAFETY: a live domain, a C string that lives during the call; list and strings are ours.
-        let len = check(unsafe {
-            sys::virDomainAuthorizedSSHKeysGet(self.as_ptr(), user.as_ptr(), &mut list, 0)
-        })?;
+        let len = check(unsafe { sys::virDomainAuthorizedSSHKeysGet(self.as_ptr(), user.as_ptr(), &mut list, 0) })?;
         // SAFETY: as above, with `len` strings.
         Ok(unsafe { ffi::take_strings(list, len) })
     }
@@ -106,15 +93,9 @@ impl Domain {
         let (user, keys) = (cstr(user)?, cstrs(keys)?);
         let mut keys_ptr = ptrs(&keys);
         let len = ffi::count(keys.len())?;
-        let list = if keys.is_empty() {
-            ptr::null_mut()
-        } else {
-            keys_ptr.as_mut_ptr()
-        };
+        let list = if keys.is_empty() { ptr::null_mut() } else { keys_ptr.as_mut_ptr() };
         // SAFETY: a live domain, C strings that live during the call, `len` of them in the list.
-        check(unsafe {
-            sys::virDomainAuthorizedSSHKeysSet(self.as_ptr(), user.as_ptr(), list, len, flags)
-        })?;
+        check(unsafe { sys::virDomainAuthorizedSSHKeysSet(self.as_ptr(), user.as_ptr(), list, len, flags) })?;
         Ok(())
     }
 
@@ -123,9 +104,7 @@ impl Domain {
     pub fn guest_info(&self, types: u32) -> Result<Vec<(String, Value)>> {
         let (mut params, mut len) = (ptr::null_mut(), 0);
         // SAFETY: a live domain; the array is ours.
-        check(unsafe {
-            sys::virDomainGetGuestInfo(self.as_ptr(), types, &mut params, &mut len, 0)
-        })?;
+        check(unsafe { sys::virDomainGetGuestInfo(self.as_ptr(), types, &mut params, &mut len, 0) })?;
         // SAFETY: an array of `len` parameters.
         let values = unsafe { stats::read_params(params, len) };
         // SAFETY: ours to free, and not used again.
@@ -151,11 +130,7 @@ impl Domain {
 /// # Safety
 /// Its strings are null or NUL-terminated, and it has as many addresses as it says.
 unsafe fn read_interface(interface: &sys::virDomainInterface) -> Interface {
-    let len = if interface.addrs.is_null() {
-        0
-    } else {
-        interface.naddrs as usize
-    };
+    let len = if interface.addrs.is_null() { 0 } else { interface.naddrs as usize };
     let addresses = (0..len)
         .map(|i| {
             // SAFETY: the caller's promise.
@@ -166,9 +141,5 @@ unsafe fn read_interface(interface: &sys::virDomainInterface) -> Interface {
         .collect();
     // SAFETY: the caller's promise.
     let (name, mac) = unsafe { (ffi::copy(interface.name), ffi::copy_opt(interface.hwaddr)) };
-    Interface {
-        name,
-        mac,
-        addresses,
-    }
+    Interface { name, mac, addresses }
 }

@@ -49,31 +49,17 @@ impl Domain {
     /// The size of a disk (`virDomainGetBlockInfo`). Errors: INVALID_ARG for an unknown disk.
     pub fn block_info(&self, disk: &str) -> Result<BlockInfo> {
         let disk = cstr(disk)?;
-        let mut info = sys::virDomainBlockInfo {
-            capacity: 0,
-            allocation: 0,
-            physical: 0,
-        };
+        let mut info = sys::virDomainBlockInfo { capacity: 0, allocation: 0, physical: 0 };
         // SAFETY: a live domain, a C string that lives during the call; the answer is written to our variable.
         check(unsafe { sys::virDomainGetBlockInfo(self.as_ptr(), disk.as_ptr(), &mut info, 0) })?;
-        Ok(BlockInfo {
-            capacity: info.capacity,
-            allocation: info.allocation,
-            physical: info.physical,
-        })
+        Ok(BlockInfo { capacity: info.capacity, allocation: info.allocation, physical: info.physical })
     }
 
     /// What went through a disk, or with `""` through all (`virDomainBlockStats`). Errors: OPERATION_INVALID if the
     /// domain is off.
     pub fn block_stats(&self, disk: &str) -> Result<BlockStats> {
         let disk = cstr(disk)?;
-        let mut stats = sys::virDomainBlockStatsStruct {
-            rd_req: -1,
-            rd_bytes: -1,
-            wr_req: -1,
-            wr_bytes: -1,
-            errs: -1,
-        };
+        let mut stats = sys::virDomainBlockStatsStruct { rd_req: -1, rd_bytes: -1, wr_req: -1, wr_bytes: -1, errs: -1 };
         let size = size_of::<sys::virDomainBlockStatsStruct>();
         // SAFETY: a live domain, a C string that lives during the call, and a struct of `size` bytes to write to.
         check(unsafe { sys::virDomainBlockStats(self.as_ptr(), disk.as_ptr(), &mut stats, size) })?;
@@ -111,9 +97,7 @@ impl Domain {
         let (disk, base, top) = (cstr(disk)?, opt_cstr(base)?, opt_cstr(top)?);
         let (disk, base, top) = (disk.as_ptr(), opt_ptr(&base), opt_ptr(&top));
         // SAFETY: a live domain; C strings (the last two may be null) that live during the call.
-        check(unsafe {
-            sys::virDomainBlockCommit(self.as_ptr(), disk, base, top, bandwidth, flags)
-        })?;
+        check(unsafe { sys::virDomainBlockCommit(self.as_ptr(), disk, base, top, bandwidth, flags) })?;
         Ok(())
     }
 
@@ -131,22 +115,11 @@ impl Domain {
     /// How far the job on a disk is, `None` if there is none (`virDomainGetBlockJobInfo`).
     pub fn block_job_info(&self, disk: &str) -> Result<Option<BlockJobInfo>> {
         let disk = cstr(disk)?;
-        let mut info = sys::virDomainBlockJobInfo {
-            type_: 0,
-            bandwidth: 0,
-            cur: 0,
-            end: 0,
-        };
+        let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
         let flags = sys::VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES;
         // SAFETY: a live domain, a C string that lives during the call; the answer is written to our variable.
-        let there = check_bool(unsafe {
-            sys::virDomainGetBlockJobInfo(self.as_ptr(), disk.as_ptr(), &mut info, flags)
-        })?;
-        Ok(there.then_some(BlockJobInfo {
-            kind: info.type_,
-            bandwidth: info.bandwidth,
-            cur: info.cur,
-            end: info.end,
-        }))
+        let there =
+            check_bool(unsafe { sys::virDomainGetBlockJobInfo(self.as_ptr(), disk.as_ptr(), &mut info, flags) })?;
+        Ok(there.then_some(BlockJobInfo { kind: info.type_, bandwidth: info.bandwidth, cur: info.cur, end: info.end }))
     }
 }

@@ -14,9 +14,7 @@ impl Domain {
     pub fn open_console(&self, device: Option<&str>, stream: &Stream, flags: u32) -> Result<()> {
         let device = opt_cstr(device)?;
         // SAFETY: a live domain and stream, null or a C string that lives during the call.
-        check(unsafe {
-            sys::virDomainOpenConsole(self.as_ptr(), opt_ptr(&device), stream.as_ptr(), flags)
-        })?;
+        check(unsafe { sys::virDomainOpenConsole(self.as_ptr(), opt_ptr(&device), stream.as_ptr(), flags) })?;
         Ok(())
     }
 
@@ -34,14 +32,7 @@ impl Domain {
     /// (`virDomainScreenshot`).
     pub fn screenshot(&self, stream: &Stream, screen: u32, flags: u32) -> Result<String> {
         // SAFETY: a live domain and stream; the string is ours.
-        unsafe {
-            ffi::take(sys::virDomainScreenshot(
-                self.as_ptr(),
-                stream.as_ptr(),
-                screen,
-                flags,
-            ))
-        }
+        unsafe { ffi::take(sys::virDomainScreenshot(self.as_ptr(), stream.as_ptr(), screen, flags)) }
     }
 
     /// Presses up to 16 keys at once, for `holdtime_ms` milliseconds (`virDomainSendKey`). `codeset` is
@@ -50,16 +41,7 @@ impl Domain {
         let mut keys = keys.to_vec();
         let len = ffi::count(keys.len())?;
         // SAFETY: a live domain and an array of `len` key codes.
-        check(unsafe {
-            sys::virDomainSendKey(
-                self.as_ptr(),
-                codeset,
-                holdtime_ms,
-                keys.as_mut_ptr(),
-                len,
-                0,
-            )
-        })?;
+        check(unsafe { sys::virDomainSendKey(self.as_ptr(), codeset, holdtime_ms, keys.as_mut_ptr(), len, 0) })?;
         Ok(())
     }
 }

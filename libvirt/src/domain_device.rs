@@ -50,9 +50,7 @@ impl Domain {
     pub fn snapshot_create_xml(&self, xml: &str, flags: u32) -> Result<()> {
         let xml = cstr(xml)?;
         // SAFETY: a live domain, a C string that lives during the call.
-        let snapshot = check_ptr(unsafe {
-            sys::virDomainSnapshotCreateXML(self.as_ptr(), xml.as_ptr(), flags)
-        })?;
+        let snapshot = check_ptr(unsafe { sys::virDomainSnapshotCreateXML(self.as_ptr(), xml.as_ptr(), flags) })?;
         // SAFETY: the handle is ours, and not used again.
         unsafe { sys::virDomainSnapshotFree(snapshot.as_ptr()) };
         Ok(())
@@ -70,9 +68,7 @@ impl Domain {
         let json = cstr(json)?;
         let mut answer = ptr::null_mut();
         // SAFETY: a live domain, a C string that lives during the call; the answer is written to our variable.
-        check(unsafe {
-            sys::virDomainQemuMonitorCommand(self.as_ptr(), json.as_ptr(), &mut answer, 0)
-        })?;
+        check(unsafe { sys::virDomainQemuMonitorCommand(self.as_ptr(), json.as_ptr(), &mut answer, 0) })?;
         // SAFETY: the string is ours.
         unsafe { ffi::take(answer) }
     }

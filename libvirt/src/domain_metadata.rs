@@ -53,12 +53,7 @@ impl Domain {
         self.set(DESCRIPTION, text, flags)
     }
 
-    fn get(
-        &self,
-        kind: c_int,
-        uri: Option<&std::ffi::CString>,
-        flags: u32,
-    ) -> Result<Option<String>> {
+    fn get(&self, kind: c_int, uri: Option<&std::ffi::CString>, flags: u32) -> Result<Option<String>> {
         let uri = uri.map_or(ptr::null(), |uri| uri.as_ptr());
         // SAFETY: a live domain, null or a C string that lives during the call; the string is ours.
         let text = unsafe { ffi::take(sys::virDomainGetMetadata(self.as_ptr(), kind, uri, flags)) };

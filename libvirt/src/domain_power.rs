@@ -81,9 +81,7 @@ impl Domain {
     pub fn save(&self, path: &str, dxml: Option<&str>, flags: u32) -> Result<()> {
         let (path, dxml) = (cstr(path)?, opt_cstr(dxml)?);
         // SAFETY: a live domain; C strings (the second may be null) that live during the call.
-        check(unsafe {
-            sys::virDomainSaveFlags(self.as_ptr(), path.as_ptr(), opt_ptr(&dxml), flags)
-        })?;
+        check(unsafe { sys::virDomainSaveFlags(self.as_ptr(), path.as_ptr(), opt_ptr(&dxml), flags) })?;
         Ok(())
     }
 

@@ -25,21 +25,14 @@ pub struct Error {
 impl Error {
     /// An error of this crate's own.
     pub(crate) fn new(code: ErrorCode, message: &str) -> Self {
-        Self {
-            code,
-            domain: 0,
-            message: message.to_owned(),
-        }
+        Self { code, domain: 0, message: message.to_owned() }
     }
 
     /// The last error of the calling thread. To be asked before any further libvirt call, which would reset it.
     pub(crate) fn last() -> Self {
         // SAFETY: no arguments; the error lives until this thread's next libvirt call.
         let Some(error) = (unsafe { sys::virGetLastError().as_ref() }) else {
-            return Self::new(
-                ErrorCode::INTERNAL_ERROR,
-                "libvirt reported a failure without an error",
-            );
+            return Self::new(ErrorCode::INTERNAL_ERROR, "libvirt reported a failure without an error");
         };
         Self {
             code: ErrorCode(error.code.unsigned_abs()),

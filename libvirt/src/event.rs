@@ -74,20 +74,11 @@ pub enum EventDetail {
     /// A disk had an I/O error: its path on the node, its alias, what was done (`flags::IO_ERROR_*`), and why:
     /// `enospc` (no space left), `eperm` or `eother`, or empty.
     #[allow(missing_docs)]
-    IoError {
-        source_path: String,
-        device: String,
-        action: i32,
-        reason: String,
-    },
+    IoError { source_path: String, device: String, action: i32, reason: String },
     /// A block job on the disk with this target name (`vda`): its type (`flags::BLOCK_JOB_TYPE_*`) and how it stands
     /// (`flags::BLOCK_JOB_COMPLETED`, `_FAILED`, `_CANCELED`, `_READY`).
     #[allow(missing_docs)]
-    BlockJob {
-        disk: String,
-        job_type: i32,
-        status: i32,
-    },
+    BlockJob { disk: String, job_type: i32, status: i32 },
     /// The tray of the device with this alias was opened (0) or closed (1).
     #[allow(missing_docs)]
     TrayChange { device: String, reason: i32 },
@@ -111,12 +102,7 @@ pub enum EventDetail {
     MetadataChange { kind: i32, uri: Option<String> },
     /// Writes to a disk (`vda`, or `vda[3]` for a layer) went `excess` bytes past `threshold` bytes.
     #[allow(missing_docs)]
-    BlockThreshold {
-        disk: String,
-        path: Option<String>,
-        threshold: u64,
-        excess: u64,
-    },
+    BlockThreshold { disk: String, path: Option<String>, threshold: u64, excess: u64 },
     /// The memory device with this alias has this size now.
     #[allow(missing_docs)]
     MemoryDeviceSizeChange { device: String, size_kib: u64 },
@@ -169,20 +155,14 @@ impl Connect {
     /// is dropped (`virConnectDomainEventRegisterAny`). Of events that came before, or while the connection was
     /// lost, nobody tells: subscribe first, then list. Errors: INVALID_ARG if this kind is
     /// subscribed to on this connection (libvirt takes each callback once), NO_SUPPORT, those of a lost connection.
-    pub fn subscribe(
-        &self,
-        kind: EventKind,
-        f: impl Fn(DomainEvent) + Send + Sync + 'static,
-    ) -> Result<Subscription> {
+    pub fn subscribe(&self, kind: EventKind, f: impl Fn(DomainEvent) + Send + Sync + 'static) -> Result<Subscription> {
         let (id, callback) = raw(kind);
         // SAFETY: to libvirt all are this type; it calls each with the arguments that belong to its event ID.
         let callback = unsafe { std::mem::transmute::<*const (), Generic>(callback) };
         let handler = Handler::new(f);
         let (conn, all, opaque) = (self.as_ptr(), ptr::null_mut(), handler.opaque());
         // SAFETY: a live connection, no domain for all, and a callback that takes any `opaque`.
-        let id = check(unsafe {
-            sys::virConnectDomainEventRegisterAny(conn, all, id, Some(callback), opaque, None)
-        })?;
+        let id = check(unsafe { sys::virConnectDomainEventRegisterAny(conn, all, id, Some(callback), opaque, None) })?;
         Ok(Subscription::new(self.clone(), id, Family::Domain, handler))
     }
 }

@@ -23,9 +23,7 @@ pub fn start_event_loop() {
         if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
             return;
         }
-        let _ = thread::Builder::new()
-            .name("libvirt-events".to_owned())
-            .spawn(run);
+        let _ = thread::Builder::new().name("libvirt-events".to_owned()).spawn(run);
     });
 }
 

@@ -16,47 +16,21 @@ pub(crate) fn raw(kind: EventKind) -> (c_int, *const ()) {
         EventKind::Reboot => (sys::VIR_DOMAIN_EVENT_ID_REBOOT, reboot as *const ()),
         EventKind::RtcChange => (sys::VIR_DOMAIN_EVENT_ID_RTC_CHANGE, rtc_change as *const ()),
         EventKind::Watchdog => (sys::VIR_DOMAIN_EVENT_ID_WATCHDOG, watchdog as *const ()),
-        EventKind::IoError => (
-            sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
-            io_error as *const (),
-        ),
+        EventKind::IoError => (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error as *const ()),
         EventKind::BlockJob => (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job as *const ()),
-        EventKind::TrayChange => (
-            sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE,
-            tray_change as *const (),
-        ),
-        EventKind::BalloonChange => (
-            sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,
-            balloon_change as *const (),
-        ),
-        EventKind::DeviceAdded => (
-            sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
-            device_added as *const (),
-        ),
-        EventKind::DeviceRemoved => (
-            sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
-            device_removed as *const (),
-        ),
-        EventKind::DeviceRemovalFailed => (
-            sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
-            device_removal_failed as *const (),
-        ),
-        EventKind::AgentLifecycle => (
-            sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
-            agent_lifecycle as *const (),
-        ),
-        EventKind::MetadataChange => (
-            sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
-            metadata_change as *const (),
-        ),
-        EventKind::BlockThreshold => (
-            sys::VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD,
-            block_threshold as *const (),
-        ),
-        EventKind::MemoryDeviceSizeChange => (
-            sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
-            memory_device_size_change as *const (),
-        ),
+        EventKind::TrayChange => (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray_change as *const ()),
+        EventKind::BalloonChange => (sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, balloon_change as *const ()),
+        EventKind::DeviceAdded => (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device_added as *const ()),
+        EventKind::DeviceRemoved => (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device_removed as *const ()),
+        EventKind::DeviceRemovalFailed => {
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, device_removal_failed as *const ())
+        }
+        EventKind::AgentLifecycle => (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, agent_lifecycle as *const ()),
+        EventKind::MetadataChange => (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata_change as *const ()),
+        EventKind::BlockThreshold => (sys::VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, block_threshold as *const ()),
+        EventKind::MemoryDeviceSizeChange => {
+            (sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE, memory_device_size_change as *const ())
+        }
     };
     (id as c_int, callback)
 }
@@ -82,13 +56,7 @@ unsafe fn emit(dom: Dom, opaque: Opaque, detail: EventDetail) {
 // The callbacks. libvirt calls them with a live domain and strings that live during the call: that is what makes them
 // sound.
 
-unsafe extern "C" fn lifecycle(
-    _: Conn,
-    dom: Dom,
-    event: c_int,
-    detail: c_int,
-    opaque: Opaque,
-) -> c_int {
+unsafe extern "C" fn lifecycle(_: Conn, dom: Dom, event: c_int, detail: c_int, opaque: Opaque) -> c_int {
     let event = LifecycleEvent::from_raw(event);
     // SAFETY: see above.
     unsafe { emit(dom, opaque, EventDetail::Lifecycle { event, detail }) };
@@ -110,55 +78,18 @@ unsafe extern "C" fn watchdog(_: Conn, dom: Dom, action: c_int, opaque: Opaque) 
     unsafe { emit(dom, opaque, EventDetail::Watchdog { action }) };
 }
 
-unsafe extern "C" fn io_error(
-    _: Conn,
-    dom: Dom,
-    path: Text,
-    dev: Text,
-    action: c_int,
-    reason: Text,
-    opaque: Opaque,
-) {
+unsafe extern "C" fn io_error(_: Conn, dom: Dom, path: Text, dev: Text, action: c_int, reason: Text, opaque: Opaque) {
     // SAFETY: see above.
-    let (source_path, device, reason) =
-        unsafe { (ffi::copy(path), ffi::copy(dev), ffi::copy(reason)) };
+    let (source_path, device, reason) = unsafe { (ffi::copy(path), ffi::copy(dev), ffi::copy(reason)) };
     // SAFETY: see above.
-    unsafe {
-        emit(
-            dom,
-            opaque,
-            EventDetail::IoError {
-                source_path,
-                device,
-                action,
-                reason,
-            },
-        )
-    };
+    unsafe { emit(dom, opaque, EventDetail::IoError { source_path, device, action, reason }) };
 }
 
-unsafe extern "C" fn block_job(
-    _: Conn,
-    dom: Dom,
-    disk: Text,
-    job_type: c_int,
-    status: c_int,
-    opaque: Opaque,
-) {
+unsafe extern "C" fn block_job(_: Conn, dom: Dom, disk: Text, job_type: c_int, status: c_int, opaque: Opaque) {
     // SAFETY: see above.
     let disk = unsafe { ffi::copy(disk) };
     // SAFETY: see above.
-    unsafe {
-        emit(
-            dom,
-            opaque,
-            EventDetail::BlockJob {
-                disk,
-                job_type,
-                status,
-            },
-        )
-    };
+    unsafe { emit(dom, opaque, EventDetail::BlockJob { disk, job_type, status }) };
 }
 
 unsafe extern "C" fn tray_change(_: Conn, dom: Dom, device: Text, reason: c_int, opaque: Opaque) {
@@ -194,13 +125,7 @@ unsafe extern "C" fn device_removal_failed(_: Conn, dom: Dom, device: Text, opaq
     unsafe { emit(dom, opaque, EventDetail::DeviceRemovalFailed { device }) };
 }
 
-unsafe extern "C" fn agent_lifecycle(
-    _: Conn,
-    dom: Dom,
-    state: c_int,
-    reason: c_int,
-    opaque: Opaque,
-) {
+unsafe extern "C" fn agent_lifecycle(_: Conn, dom: Dom, state: c_int, reason: c_int, opaque: Opaque) {
     // SAFETY: see above.
     unsafe { emit(dom, opaque, EventDetail::AgentLifecycle { state, reason }) };
 }
@@ -224,38 +149,12 @@ unsafe extern "C" fn block_threshold(
     // SAFETY: see above.
     let (disk, path) = unsafe { (ffi::copy(disk), ffi::copy_opt(path)) };
     // SAFETY: see above.
-    unsafe {
-        emit(
-            dom,
-            opaque,
-            EventDetail::BlockThreshold {
-                disk,
-                path,
-                threshold,
-                excess,
-            },
-        )
-    };
+    unsafe { emit(dom, opaque, EventDetail::BlockThreshold { disk, path, threshold, excess }) };
 }
 
-unsafe extern "C" fn memory_device_size_change(
-    _: Conn,
-    dom: Dom,
-    alias: Text,
-    size: c_ulonglong,
-    opaque: Opaque,
-) {
+unsafe extern "C" fn memory_device_size_change(_: Conn, dom: Dom, alias: Text, size: c_ulonglong, opaque: Opaque) {
     // SAFETY: see above.
     let device = unsafe { ffi::copy(alias) };
     // SAFETY: see above.
-    unsafe {
-        emit(
-            dom,
-            opaque,
-            EventDetail::MemoryDeviceSizeChange {
-                device,
-                size_kib: size,
-            },
-        )
-    };
+    unsafe { emit(dom, opaque, EventDetail::MemoryDeviceSizeChange { device, size_kib: size }) };
 }

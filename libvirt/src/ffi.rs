@@ -12,12 +12,7 @@ unsafe extern "C" {
 
 /// A C string of `text`; a NUL byte inside gives [`ErrorCode::INVALID_ARG`].
 pub(crate) fn cstr(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| {
-        Error::new(
-            ErrorCode::INVALID_ARG,
-            "a string argument contains a NUL byte",
-        )
-    })
+    CString::new(text).map_err(|_| Error::new(ErrorCode::INVALID_ARG, "a string argument contains a NUL byte"))
 }
 
 /// As [`cstr`], for an optional argument.
@@ -89,11 +84,7 @@ pub(crate) unsafe fn copy_opt(ptr: *const c_char) -> Option<String> {
 
 /// The text of a fixed-size field, up to its NUL or its end.
 pub(crate) fn field(chars: &[c_char]) -> String {
-    let bytes: Vec<u8> = chars
-        .iter()
-        .take_while(|c| **c != 0)
-        .map(|c| c.to_ne_bytes()[0])
-        .collect();
+    let bytes: Vec<u8> = chars.iter().take_while(|c| **c != 0).map(|c| c.to_ne_bytes()[0]).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -115,21 +106,13 @@ pub(crate) unsafe fn take(ptr: *mut c_char) -> Result<String> {
 ///
 /// # Safety
 /// `list` is null or an array from `malloc` of at least `len` pointers that nobody else frees.
-pub(crate) unsafe fn take_list<T, R>(
-    list: *mut *mut T,
-    len: c_int,
-    wrap: impl Fn(NonNull<T>) -> R,
-) -> Vec<R> {
+pub(crate) unsafe fn take_list<T, R>(list: *mut *mut T, len: c_int, wrap: impl Fn(NonNull<T>) -> R) -> Vec<R> {
     if list.is_null() {
         return Vec::new();
     }
     // SAFETY: the caller's promise; the slice ends before the free below.
     let items = unsafe { std::slice::from_raw_parts(list, usize::try_from(len).unwrap_or(0)) };
-    let out = items
-        .iter()
-        .filter_map(|item| NonNull::new(*item))
-        .map(wrap)
-        .collect();
+    let out = items.iter().filter_map(|item| NonNull::new(*item)).map(wrap).collect();
     // SAFETY: ours to free, and not used again.
     unsafe { free(list.cast()) };
     out

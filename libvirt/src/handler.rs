@@ -51,10 +51,7 @@ impl Drop for Handler {
 pub(crate) fn call<E: 'static>(opaque: *mut c_void, event: E) {
     let entry = lock().get(&opaque.addr()).cloned();
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        if let Some(Entry(call)) = entry
-            .as_deref()
-            .and_then(|entry| entry.downcast_ref::<Entry<E>>())
-        {
+        if let Some(Entry(call)) = entry.as_deref().and_then(|entry| entry.downcast_ref::<Entry<E>>()) {
             call(event);
         }
         drop(entry);

@@ -64,7 +64,6 @@ pub type UuidBytes = [u8; 16];
 pub fn library_version() -> u64 {
     let mut version = 0;
     // SAFETY: the version is written to our variable; without a type name the third argument is not used.
-    let rc =
-        unsafe { virt_sys::virGetVersion(&mut version, std::ptr::null(), std::ptr::null_mut()) };
+    let rc = unsafe { virt_sys::virGetVersion(&mut version, std::ptr::null(), std::ptr::null_mut()) };
     if rc < 0 { 0 } else { version }
 }

@@ -26,10 +26,7 @@ impl Clone for Network {
     fn clone(&self) -> Self {
         // SAFETY: a live network; the new reference belongs to the clone.
         unsafe { sys::virNetworkRef(self.as_ptr()) };
-        Self {
-            ptr: self.ptr,
-            conn: self.conn.clone(),
-        }
+        Self { ptr: self.ptr, conn: self.conn.clone() }
     }
 }
 
@@ -42,9 +39,7 @@ impl Drop for Network {
 
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Network").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
@@ -68,10 +63,7 @@ pub struct Lease {
 impl Network {
     /// Takes over the reference `ptr`.
     pub(crate) fn new(conn: &Connect, ptr: NonNull<sys::virNetwork>) -> Self {
-        Self {
-            ptr,
-            conn: conn.clone(),
-        }
+        Self { ptr, conn: conn.clone() }
     }
 
     fn as_ptr(&self) -> sys::virNetworkPtr {
@@ -159,9 +151,7 @@ impl Network {
         match name {
             Ok(name) => Ok(Some(name)),
             // Which libvirt reports as INTERNAL_ERROR, as the RPC layer does a lost connection.
-            Err(error) if error.code == ErrorCode::INTERNAL_ERROR && error.domain != RPC => {
-                Ok(None)
-            }
+            Err(error) if error.code == ErrorCode::INTERNAL_ERROR && error.domain != RPC => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -172,9 +162,7 @@ impl Network {
         let mac = opt_cstr(mac)?;
         let mut list = ptr::null_mut();
         // SAFETY: a live network, null or a C string that lives during the call; the list is ours.
-        let len = check(unsafe {
-            sys::virNetworkGetDHCPLeases(self.as_ptr(), opt_ptr(&mac), &mut list, 0)
-        })?;
+        let len = check(unsafe { sys::virNetworkGetDHCPLeases(self.as_ptr(), opt_ptr(&mac), &mut list, 0) })?;
         // SAFETY: a list of `len` leases, each ours to free.
         Ok(unsafe {
             ffi::take_list(list, len, |lease| {
@@ -192,26 +180,10 @@ impl Network {
     ///
     /// The arguments are in the order that libvirt documents. Its drivers before 7.2 took `command` and `section` the
     /// other way round; the library (from 7.2) finds that out and swaps them for an old daemon.
-    pub fn update(
-        &self,
-        command: u32,
-        section: u32,
-        parent_index: i32,
-        xml: &str,
-        flags: u32,
-    ) -> Result<()> {
+    pub fn update(&self, command: u32, section: u32, parent_index: i32, xml: &str, flags: u32) -> Result<()> {
         let xml = cstr(xml)?;
         // SAFETY: a live network, a C string that lives during the call.
-        check(unsafe {
-            sys::virNetworkUpdate(
-                self.as_ptr(),
-                command,
-                section,
-                parent_index,
-                xml.as_ptr(),
-                flags,
-            )
-        })?;
+        check(unsafe { sys::virNetworkUpdate(self.as_ptr(), command, section, parent_index, xml.as_ptr(), flags) })?;
         Ok(())
     }
 }

@@ -23,10 +23,7 @@ impl Clone for Pool {
     fn clone(&self) -> Self {
         // SAFETY: a live pool; the new reference belongs to the clone.
         unsafe { sys::virStoragePoolRef(self.as_ptr()) };
-        Self {
-            ptr: self.ptr,
-            conn: self.conn.clone(),
-        }
+        Self { ptr: self.ptr, conn: self.conn.clone() }
     }
 }
 
@@ -39,9 +36,7 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
@@ -78,10 +73,7 @@ pub struct PoolInfo {
 impl Pool {
     /// Takes over the reference `ptr`.
     pub(crate) fn new(conn: &Connect, ptr: NonNull<sys::virStoragePool>) -> Self {
-        Self {
-            ptr,
-            conn: conn.clone(),
-        }
+        Self { ptr, conn: conn.clone() }
     }
 
     fn as_ptr(&self) -> sys::virStoragePoolPtr {
@@ -115,12 +107,7 @@ impl Pool {
 
     /// State and size, the latter as of the last refresh (`virStoragePoolGetInfo`).
     pub fn info(&self) -> Result<PoolInfo> {
-        let mut info = sys::virStoragePoolInfo {
-            state: 0,
-            capacity: 0,
-            allocation: 0,
-            available: 0,
-        };
+        let mut info = sys::virStoragePoolInfo { state: 0, capacity: 0, allocation: 0, available: 0 };
         // SAFETY: a live pool; the answer is written to our variable.
         check(unsafe { sys::virStoragePoolGetInfo(self.as_ptr(), &mut info) })?;
         let state = match u32::try_from(info.state) {
@@ -132,12 +119,7 @@ impl Pool {
             _ => PoolState::Other(info.state),
         };
         let (capacity, allocation, available) = (info.capacity, info.allocation, info.available);
-        Ok(PoolInfo {
-            state,
-            capacity,
-            allocation,
-            available,
-        })
+        Ok(PoolInfo { state, capacity, allocation, available })
     }
 
     /// Whether it is started (`virStoragePoolIsActive`).
@@ -236,9 +218,7 @@ impl Pool {
     pub fn create_volume_from(&self, xml: &str, source: &Volume, flags: u32) -> Result<Volume> {
         let xml = cstr(xml)?;
         // SAFETY: a live pool and volume, a C string that lives during the call.
-        self.volume(unsafe {
-            sys::virStorageVolCreateXMLFrom(self.as_ptr(), xml.as_ptr(), source.as_ptr(), flags)
-        })
+        self.volume(unsafe { sys::virStorageVolCreateXMLFrom(self.as_ptr(), xml.as_ptr(), source.as_ptr(), flags) })
     }
 
     fn volume(&self, ptr: sys::virStorageVolPtr) -> Result<Volume> {

@@ -60,27 +60,16 @@ impl Connect {
         f: impl Fn(PoolEvent) + Send + Sync + 'static,
     ) -> Result<Subscription> {
         let (id, callback) = match kind {
-            PoolEventKind::Lifecycle => (
-                sys::VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE,
-                lifecycle as *const (),
-            ),
-            PoolEventKind::Refresh => {
-                (sys::VIR_STORAGE_POOL_EVENT_ID_REFRESH, refresh as *const ())
-            }
+            PoolEventKind::Lifecycle => (sys::VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE, lifecycle as *const ()),
+            PoolEventKind::Refresh => (sys::VIR_STORAGE_POOL_EVENT_ID_REFRESH, refresh as *const ()),
         };
         // SAFETY: to libvirt both are this type; it calls each with the arguments that belong to its event ID.
         let callback = unsafe { std::mem::transmute::<*const (), Generic>(callback) };
         let handler = Handler::new(f);
-        let (conn, all, opaque, id) = (
-            self.as_ptr(),
-            ptr::null_mut(),
-            handler.opaque(),
-            id as c_int,
-        );
+        let (conn, all, opaque, id) = (self.as_ptr(), ptr::null_mut(), handler.opaque(), id as c_int);
         // SAFETY: a live connection, no pool for all, and a callback that takes any `opaque`.
-        let id = check(unsafe {
-            sys::virConnectStoragePoolEventRegisterAny(conn, all, id, Some(callback), opaque, None)
-        })?;
+        let id =
+            check(unsafe { sys::virConnectStoragePoolEventRegisterAny(conn, all, id, Some(callback), opaque, None) })?;
         Ok(Subscription::new(self.clone(), id, Family::Pool, handler))
     }
 }
@@ -121,11 +110,7 @@ unsafe extern "C" fn lifecycle(
     unsafe { emit(pool, opaque, change) };
 }
 
-unsafe extern "C" fn refresh(
-    _: sys::virConnectPtr,
-    pool: sys::virStoragePoolPtr,
-    opaque: *mut c_void,
-) {
+unsafe extern "C" fn refresh(_: sys::virConnectPtr, pool: sys::virStoragePoolPtr, opaque: *mut c_void) {
     // SAFETY: libvirt calls with a live pool.
     unsafe { emit(pool, opaque, PoolChange::Refreshed) };
 }

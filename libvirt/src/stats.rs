@@ -20,10 +20,7 @@ pub struct DomainStats {
 impl DomainStats {
     /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.params
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value)
+        self.params.iter().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 }
 
@@ -83,20 +80,14 @@ impl Value {
 ///
 /// # Safety
 /// `params` is null or an array of `len` parameters as libvirt fills them.
-pub(crate) unsafe fn read_params(
-    params: sys::virTypedParameterPtr,
-    len: c_int,
-) -> Vec<(String, Value)> {
+pub(crate) unsafe fn read_params(params: sys::virTypedParameterPtr, len: c_int) -> Vec<(String, Value)> {
     if params.is_null() {
         return Vec::new();
     }
     // SAFETY: the caller's promise.
     let params = unsafe { std::slice::from_raw_parts(params, usize::try_from(len).unwrap_or(0)) };
     // SAFETY: the caller's promise.
-    params
-        .iter()
-        .filter_map(|param| Some((ffi::field(&param.field), unsafe { read_value(param) }?)))
-        .collect()
+    params.iter().filter_map(|param| Some((ffi::field(&param.field), unsafe { read_value(param) }?))).collect()
 }
 
 /// # Safety
@@ -122,21 +113,15 @@ unsafe fn read_value(param: &sys::virTypedParameter) -> Option<Value> {
 ///
 /// # Safety
 /// `records` is null or a list of `len` records from libvirt that nobody else frees.
-pub(crate) unsafe fn take_records(
-    records: *mut sys::virDomainStatsRecordPtr,
-    len: c_int,
-) -> Vec<DomainStats> {
+pub(crate) unsafe fn take_records(records: *mut sys::virDomainStatsRecordPtr, len: c_int) -> Vec<DomainStats> {
     if records.is_null() {
         return Vec::new();
     }
     // SAFETY: the caller's promise; the slice ends before the free below.
     let list = unsafe { std::slice::from_raw_parts(records, usize::try_from(len).unwrap_or(0)) };
     // SAFETY: the caller's promise: each is a record with a live domain.
-    let out = list
-        .iter()
-        .filter_map(|record| unsafe { record.as_ref() })
-        .map(|record| unsafe { read(record) })
-        .collect();
+    let out =
+        list.iter().filter_map(|record| unsafe { record.as_ref() }).map(|record| unsafe { read(record) }).collect();
     // SAFETY: ours to free, and not used again.
     unsafe { sys::virDomainStatsRecordListFree(records) };
     out

@@ -50,9 +50,7 @@ impl Drop for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("ended", &self.ended)
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
@@ -62,12 +60,7 @@ impl Stream {
     pub fn new(conn: &Connect, flags: u32) -> Result<Self> {
         // SAFETY: a live connection.
         let ptr = check_ptr(unsafe { sys::virStreamNew(conn.as_ptr(), flags) })?;
-        Ok(Self {
-            ptr,
-            ended: false.into(),
-            event: Mutex::new(None),
-            _conn: conn.clone(),
-        })
+        Ok(Self { ptr, ended: false.into(), event: Mutex::new(None), _conn: conn.clone() })
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virStreamPtr {
@@ -89,10 +82,7 @@ impl Stream {
         while !rest.is_empty() {
             let sent = self.send(rest)?;
             if sent == 0 {
-                return Err(Error::new(
-                    ErrorCode::WRITE_FAILED,
-                    "the stream takes no more bytes",
-                ));
+                return Err(Error::new(ErrorCode::WRITE_FAILED, "the stream takes no more bytes"));
             }
             rest = rest.get(sent..).unwrap_or_default();
         }
@@ -123,10 +113,7 @@ impl Stream {
     pub fn finish(&self) -> Result<()> {
         let _ = self.remove_event();
         if self.ended.swap(true, Ordering::AcqRel) {
-            return Err(Error::new(
-                ErrorCode::INVALID_STREAM,
-                "the stream was ended before",
-            ));
+            return Err(Error::new(ErrorCode::INVALID_STREAM, "the stream was ended before"));
         }
         // SAFETY: a live stream.
         check(unsafe { sys::virStreamFinish(self.as_ptr()) })?;
@@ -170,21 +157,13 @@ fn to_io(error: Error) -> io::Error {
 
 impl io::Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            Ok(0)
-        } else {
-            self.recv(buffer).map_err(to_io)
-        }
+        if buffer.is_empty() { Ok(0) } else { self.recv(buffer).map_err(to_io) }
     }
 }
 
 impl io::Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            Ok(0)
-        } else {
-            self.send(bytes).map_err(to_io)
-        }
+        if bytes.is_empty() { Ok(0) } else { self.send(bytes).map_err(to_io) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

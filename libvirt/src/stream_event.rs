@@ -20,9 +20,7 @@ impl Stream {
         let handler = Handler::new(f);
         let opaque = handler.opaque();
         // SAFETY: a live stream, and a callback that takes any `opaque`.
-        check(unsafe {
-            sys::virStreamEventAddCallback(self.as_ptr(), events, Some(ready), opaque, None)
-        })?;
+        check(unsafe { sys::virStreamEventAddCallback(self.as_ptr(), events, Some(ready), opaque, None) })?;
         *event = Some(handler);
         Ok(())
     }

@@ -28,12 +28,7 @@ pub struct Subscription {
 
 impl Subscription {
     pub(crate) fn new(conn: Connect, id: c_int, family: Family, handler: Handler) -> Self {
-        Self {
-            conn,
-            id,
-            family,
-            _handler: handler,
-        }
+        Self { conn, id, family, _handler: handler }
     }
 }
 
@@ -52,8 +47,6 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
     }
 }

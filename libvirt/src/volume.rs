@@ -23,10 +23,7 @@ impl Clone for Volume {
     fn clone(&self) -> Self {
         // SAFETY: a live volume; the new reference belongs to the clone.
         unsafe { sys::virStorageVolRef(self.as_ptr()) };
-        Self {
-            ptr: self.ptr,
-            conn: self.conn.clone(),
-        }
+        Self { ptr: self.ptr, conn: self.conn.clone() }
     }
 }
 
@@ -39,9 +36,7 @@ impl Drop for Volume {
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Volume")
-            .field("key", &self.key())
-            .finish_non_exhaustive()
+        f.debug_struct("Volume").field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
@@ -78,10 +73,7 @@ pub struct VolumeInfo {
 impl Volume {
     /// Takes over the reference `ptr`.
     pub(crate) fn new(conn: &Connect, ptr: NonNull<sys::virStorageVol>) -> Self {
-        Self {
-            ptr,
-            conn: conn.clone(),
-        }
+        Self { ptr, conn: conn.clone() }
     }
 
     pub(crate) fn as_ptr(&self) -> sys::virStorageVolPtr {
@@ -114,11 +106,7 @@ impl Volume {
 
     /// Kind and size, looked up anew (`virStorageVolGetInfo`). Errors: NO_STORAGE_VOL.
     pub fn info(&self) -> Result<VolumeInfo> {
-        let mut info = sys::virStorageVolInfo {
-            type_: 0,
-            capacity: 0,
-            allocation: 0,
-        };
+        let mut info = sys::virStorageVolInfo { type_: 0, capacity: 0, allocation: 0 };
         // SAFETY: a live volume; the answer is written to our variable.
         check(unsafe { sys::virStorageVolGetInfo(self.as_ptr(), &mut info) })?;
         let kind = match u32::try_from(info.type_) {
@@ -130,11 +118,7 @@ impl Volume {
             Ok(sys::VIR_STORAGE_VOL_PLOOP) => VolumeKind::Ploop,
             _ => VolumeKind::Other(info.type_),
         };
-        Ok(VolumeInfo {
-            kind,
-            capacity: info.capacity,
-            allocation: info.allocation,
-        })
+        Ok(VolumeInfo { kind, capacity: info.capacity, allocation: info.allocation })
     }
 
     /// Deletes it, even if a domain uses it (`virStorageVolDelete`). Errors: NO_STORAGE_VOL, OPERATION_INVALID while
@@ -165,9 +149,7 @@ impl Volume {
     /// whether it went well.
     pub fn upload(&self, stream: &Stream, offset: u64, length: u64, flags: u32) -> Result<()> {
         // SAFETY: a live volume and stream.
-        check(unsafe {
-            sys::virStorageVolUpload(self.as_ptr(), stream.as_ptr(), offset, length, flags)
-        })?;
+        check(unsafe { sys::virStorageVolUpload(self.as_ptr(), stream.as_ptr(), offset, length, flags) })?;
         Ok(())
     }
 
@@ -175,9 +157,7 @@ impl Volume {
     /// (`virStorageVolDownload`); read to the end, then [`Stream::finish`].
     pub fn download(&self, stream: &Stream, offset: u64, length: u64, flags: u32) -> Result<()> {
         // SAFETY: a live volume and stream.
-        check(unsafe {
-            sys::virStorageVolDownload(self.as_ptr(), stream.as_ptr(), offset, length, flags)
-        })?;
+        check(unsafe { sys::virStorageVolDownload(self.as_ptr(), stream.as_ptr(), offset, length, flags) })?;
         Ok(())
     }
 

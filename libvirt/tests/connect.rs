@@ -32,10 +32,7 @@ fn opens_and_tells_of_the_node() {
     assert_eq!(conn.hypervisor_version().unwrap(), 2);
     assert!(conn.capabilities().unwrap().starts_with("<capabilities>"));
     let node = conn.node_info().unwrap();
-    assert_eq!(
-        (node.model.as_str(), node.cpus, node.memory_kib),
-        ("i686", 16, 3_145_728)
-    );
+    assert_eq!((node.model.as_str(), node.cpus, node.memory_kib), ("i686", 16, 3_145_728));
 }
 
 #[test]
@@ -60,10 +57,7 @@ fn many_threads_share_a_connection() {
                 for _ in 0..500 {
                     let (conn, domain) = (conn.clone(), domain.clone());
                     assert_eq!(conn.domain_by_uuid(domain.uuid()).unwrap().name(), "test");
-                    assert_eq!(
-                        conn.domain_by_name("nobody").unwrap_err().code,
-                        ErrorCode::NO_DOMAIN
-                    );
+                    assert_eq!(conn.domain_by_name("nobody").unwrap_err().code, ErrorCode::NO_DOMAIN);
                 }
             });
         }
@@ -78,48 +72,17 @@ fn errors_say_what_they_are() {
     assert!(error.message.contains("Domain not found"), "{error}");
     assert!(error.to_string().ends_with("(libvirt error 42)"), "{error}");
     assert_ne!(error.domain, 0);
-    assert_eq!(
-        conn.domain_by_uuid([9; 16]).unwrap_err().code,
-        ErrorCode::NO_DOMAIN
-    );
-    assert_eq!(
-        conn.pool_by_name("nobody").unwrap_err().code,
-        ErrorCode::NO_STORAGE_POOL
-    );
-    assert_eq!(
-        conn.network_by_name("nobody").unwrap_err().code,
-        ErrorCode::NO_NETWORK
-    );
-    assert_eq!(
-        conn.volume_by_path("/nowhere").unwrap_err().code,
-        ErrorCode::NO_STORAGE_VOL
-    );
-    assert_eq!(
-        conn.define_domain("<domain", 0).unwrap_err().code,
-        ErrorCode::XML_DETAIL
-    );
-    assert_eq!(
-        conn.define_domain("<domain type='test'/>", 0)
-            .unwrap_err()
-            .code,
-        ErrorCode::NO_NAME
-    );
+    assert_eq!(conn.domain_by_uuid([9; 16]).unwrap_err().code, ErrorCode::NO_DOMAIN);
+    assert_eq!(conn.pool_by_name("nobody").unwrap_err().code, ErrorCode::NO_STORAGE_POOL);
+    assert_eq!(conn.network_by_name("nobody").unwrap_err().code, ErrorCode::NO_NETWORK);
+    assert_eq!(conn.volume_by_path("/nowhere").unwrap_err().code, ErrorCode::NO_STORAGE_VOL);
+    assert_eq!(conn.define_domain("<domain", 0).unwrap_err().code, ErrorCode::XML_DETAIL);
+    assert_eq!(conn.define_domain("<domain type='test'/>", 0).unwrap_err().code, ErrorCode::NO_NAME);
     let nonsense = common::domain_xml("nonsense").replace("<vcpu>2", "<vcpu>two");
-    assert_eq!(
-        conn.define_domain(&nonsense, 0).unwrap_err().code,
-        ErrorCode::XML_ERROR
-    );
+    assert_eq!(conn.define_domain(&nonsense, 0).unwrap_err().code, ErrorCode::XML_ERROR);
     let unknown = common::domain_xml("unknown").replace("<vcpu>2", "<unknown/><vcpu>2");
-    assert_eq!(
-        conn.define_domain(&unknown, flags::DEFINE_VALIDATE)
-            .unwrap_err()
-            .code,
-        ErrorCode::XML_INVALID_SCHEMA
-    );
-    assert_eq!(
-        Connect::open("nonsense:///").unwrap_err().code,
-        ErrorCode::NO_CONNECT
-    );
+    assert_eq!(conn.define_domain(&unknown, flags::DEFINE_VALIDATE).unwrap_err().code, ErrorCode::XML_INVALID_SCHEMA);
+    assert_eq!(Connect::open("nonsense:///").unwrap_err().code, ErrorCode::NO_CONNECT);
     let unix = Connect::open("qemu+unix:///system?socket=/nowhere").unwrap_err();
     assert_eq!(unix.code, ErrorCode::SYSTEM_ERROR, "{unix}");
 }
@@ -134,9 +97,7 @@ fn a_nul_byte_is_an_error() {
         conn.define_domain("<domain/>\0", 0).unwrap_err(),
         conn.restore_domain("/x", Some("\0"), 0).unwrap_err(),
         domain.set_title(Some("\0"), 0).unwrap_err(),
-        domain
-            .set_authorized_keys("root", &["\0".to_owned()], 0)
-            .unwrap_err(),
+        domain.set_authorized_keys("root", &["\0".to_owned()], 0).unwrap_err(),
     ];
     for error in errors {
         assert_eq!((error.code, error.domain), (ErrorCode::INVALID_ARG, 0));
@@ -146,17 +107,9 @@ fn a_nul_byte_is_an_error() {
 #[test]
 fn what_the_driver_lacks_is_an_error() {
     let conn = shared();
-    assert_eq!(
-        conn.node_memory_stats().unwrap_err().code,
-        ErrorCode::NO_SUPPORT
-    );
-    assert_eq!(
-        conn.set_keep_alive(5, 3).unwrap_err().code,
-        ErrorCode::NO_SUPPORT
-    );
-    let error = conn
-        .domain_capabilities(None, Some("x86_64"), None, None)
-        .unwrap_err();
+    assert_eq!(conn.node_memory_stats().unwrap_err().code, ErrorCode::NO_SUPPORT);
+    assert_eq!(conn.set_keep_alive(5, 3).unwrap_err().code, ErrorCode::NO_SUPPORT);
+    let error = conn.domain_capabilities(None, Some("x86_64"), None, None).unwrap_err();
     assert_eq!(error.code, ErrorCode::NO_SUPPORT);
 }
 
@@ -168,10 +121,7 @@ fn a_connection_has_one_close_callback() {
     conn.on_close(move |_| drop(kept.clone())).unwrap();
     let error = conn.on_close(move |_| drop(refused.clone())).unwrap_err();
     assert_eq!(error.code, ErrorCode::OPERATION_INVALID);
-    assert_eq!(
-        (Arc::strong_count(&first), Arc::strong_count(&second)),
-        (2, 1)
-    );
+    assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (2, 1));
     let clone = conn.clone();
     drop(conn);
     assert_eq!(Arc::strong_count(&first), 2);

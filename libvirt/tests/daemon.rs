@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use common::wait_for;
 use libvirt::{
-    AddressSource, Connect, DomainState, ErrorCode, EventDetail, EventKind, LifecycleEvent, Pool,
-    Stream, flags,
+    AddressSource, Connect, DomainState, ErrorCode, EventDetail, EventKind, LifecycleEvent, Pool, Stream, flags,
 };
 
 fn open() -> Connect {
@@ -33,8 +32,7 @@ fn pool(conn: &Connect, dir: &Path, name: &str) -> Pool {
     }
     let _ = std::fs::remove_dir_all(&path);
     let path = path.display();
-    let xml =
-        format!("<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>");
+    let xml = format!("<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>");
     let pool = conn.define_pool(&xml).unwrap();
     pool.build(0).unwrap();
     pool.start(0).unwrap();
@@ -69,19 +67,10 @@ fn the_node_and_the_connection() {
     assert!(conn.lib_version().unwrap() >= 8_000_000);
     assert!(conn.hypervisor_version().unwrap() >= 6_000_000);
     let memory = conn.node_memory_stats().unwrap();
-    assert!(
-        memory
-            .iter()
-            .any(|(name, kib)| name == "total" && *kib > 1 << 20),
-        "{memory:?}"
-    );
-    let xml = conn
-        .domain_capabilities(None, Some("x86_64"), Some("q35"), Some("qemu"))
-        .unwrap();
+    assert!(memory.iter().any(|(name, kib)| name == "total" && *kib > 1 << 20), "{memory:?}");
+    let xml = conn.domain_capabilities(None, Some("x86_64"), Some("q35"), Some("qemu")).unwrap();
     assert!(xml.contains("<domain>qemu</domain>"));
-    let error = conn
-        .domain_capabilities(None, Some("pdp11"), None, None)
-        .unwrap_err();
+    let error = conn.domain_capabilities(None, Some("pdp11"), None, None).unwrap_err();
     assert_eq!(error.code, ErrorCode::INVALID_ARG, "{error}");
     let closed = Arc::new(());
     let kept = closed.clone();
@@ -100,10 +89,7 @@ fn volumes_and_their_bytes() {
     let pool = pool(&conn, Path::new("/var/tmp"), "bytes");
     let xml = "<volume><name>raw</name><capacity>1048576</capacity><target><format type='raw'/></target></volume>";
     let volume = pool.create_volume(xml, 0).unwrap();
-    assert_eq!(
-        pool.create_volume(xml, 0).unwrap_err().code,
-        ErrorCode::STORAGE_VOL_EXIST
-    );
+    assert_eq!(pool.create_volume(xml, 0).unwrap_err().code, ErrorCode::STORAGE_VOL_EXIST);
 
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
     let stream = Stream::new(&conn, 0).unwrap();
@@ -153,42 +139,22 @@ fn a_domain_runs() {
         })
         .unwrap()
     };
-    let subscriptions = [
-        EventKind::Lifecycle,
-        EventKind::BlockJob,
-        EventKind::MetadataChange,
-    ]
-    .map(subscribe);
+    let subscriptions = [EventKind::Lifecycle, EventKind::BlockJob, EventKind::MetadataChange].map(subscribe);
     let wait = |wanted: EventDetail| {
         while receive.recv_timeout(Duration::from_secs(10)).unwrap() != wanted {}
     };
     let lifecycle = |event, detail| EventDetail::Lifecycle { event, detail };
 
-    let domain = conn
-        .define_domain(&domain_xml("runs", &disk), flags::DEFINE_VALIDATE)
-        .unwrap();
-    wait(lifecycle(
-        LifecycleEvent::Defined,
-        flags::EVENT_DEFINED_ADDED,
-    ));
+    let domain = conn.define_domain(&domain_xml("runs", &disk), flags::DEFINE_VALIDATE).unwrap();
+    wait(lifecycle(LifecycleEvent::Defined, flags::EVENT_DEFINED_ADDED));
     domain.start(flags::START_PAUSED).unwrap();
     assert_eq!(domain.state().unwrap().0, DomainState::Paused);
-    assert_eq!(
-        domain.start(0).unwrap_err().code,
-        ErrorCode::OPERATION_INVALID
-    );
+    assert_eq!(domain.start(0).unwrap_err().code, ErrorCode::OPERATION_INVALID);
 
     console_by_events(&conn, &domain);
 
-    wait(lifecycle(
-        LifecycleEvent::Resumed,
-        flags::EVENT_RESUMED_UNPAUSED,
-    ));
-    let mut vnc = std::fs::File::from(
-        domain
-            .open_graphics_fd(0, flags::GRAPHICS_SKIPAUTH)
-            .unwrap(),
-    );
+    wait(lifecycle(LifecycleEvent::Resumed, flags::EVENT_RESUMED_UNPAUSED));
+    let mut vnc = std::fs::File::from(domain.open_graphics_fd(0, flags::GRAPHICS_SKIPAUTH).unwrap());
     let mut hello = [0; 11];
     vnc.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"RFB 003.008");
@@ -198,45 +164,22 @@ fn a_domain_runs() {
     let mut picture = Vec::new();
     (&stream).read_to_end(&mut picture).unwrap();
     stream.finish().unwrap();
-    let magic: &[u8] = if mime == "image/png" {
-        b"\x89PNG"
-    } else {
-        b"P6"
-    };
+    let magic: &[u8] = if mime == "image/png" { b"\x89PNG" } else { b"P6" };
     assert!(picture.starts_with(magic), "{mime}");
 
-    assert!(
-        domain
-            .monitor_command("{\"execute\":\"query-status\"}")
-            .unwrap()
-            .contains("\"return\"")
-    );
-    let quiet = domain
-        .agent_command("{\"execute\":\"guest-ping\"}", 1, 0)
-        .unwrap_err();
+    assert!(domain.monitor_command("{\"execute\":\"query-status\"}").unwrap().contains("\"return\""));
+    let quiet = domain.agent_command("{\"execute\":\"guest-ping\"}", 1, 0).unwrap_err();
     assert_eq!(quiet.code, ErrorCode::AGENT_UNRESPONSIVE, "{quiet}");
-    let quiet = domain
-        .interface_addresses(AddressSource::Agent)
-        .unwrap_err();
+    let quiet = domain.interface_addresses(AddressSource::Agent).unwrap_err();
     assert_eq!(quiet.code, ErrorCode::AGENT_UNRESPONSIVE, "{quiet}");
     domain.agent_set_response_timeout(1).unwrap();
-    domain
-        .set_memory_stats_period(5, flags::AFFECT_LIVE)
-        .unwrap();
+    domain.set_memory_stats_period(5, flags::AFFECT_LIVE).unwrap();
     domain.send_key(flags::KEYCODE_LINUX, 10, &[28]).unwrap();
 
-    let stats = domain
-        .stats(flags::STATS_BLOCK | flags::STATS_CPU_TOTAL)
-        .unwrap()
-        .unwrap();
+    let stats = domain.stats(flags::STATS_BLOCK | flags::STATS_CPU_TOTAL).unwrap().unwrap();
     assert_eq!(stats.get("block.0.name").unwrap().as_str(), Some("vda"));
     assert!(stats.get("cpu.time").unwrap().as_u64().unwrap() > 0);
-    assert!(
-        conn.domain_stats(0, flags::STATS_NOWAIT)
-            .unwrap()
-            .contains(&stats)
-            || stats.params.len() > 3
-    );
+    assert!(conn.domain_stats(0, flags::STATS_NOWAIT).unwrap().contains(&stats) || stats.params.len() > 3);
     assert_eq!(domain.block_info("vda").unwrap().capacity, 1 << 20);
     domain.block_resize("vda", 2 << 20).unwrap();
     assert_eq!(domain.block_info("vda").unwrap().capacity, 2 << 20);
@@ -245,27 +188,13 @@ fn a_domain_runs() {
 
     let (uri, both) = ("urn:x", flags::AFFECT_LIVE | flags::AFFECT_CONFIG);
     domain.set_metadata(Some("<v/>"), "x", uri, both).unwrap();
-    wait(EventDetail::MetadataChange {
-        kind: flags::METADATA_ELEMENT,
-        uri: Some(uri.to_owned()),
-    });
+    wait(EventDetail::MetadataChange { kind: flags::METADATA_ELEMENT, uri: Some(uri.to_owned()) });
     domain.suspend().unwrap();
-    wait(lifecycle(
-        LifecycleEvent::Suspended,
-        flags::EVENT_SUSPENDED_PAUSED,
-    ));
+    wait(lifecycle(LifecycleEvent::Suspended, flags::EVENT_SUSPENDED_PAUSED));
     domain.destroy(flags::DESTROY_GRACEFUL).unwrap();
-    wait(lifecycle(
-        LifecycleEvent::Stopped,
-        flags::EVENT_STOPPED_DESTROYED,
-    ));
-    domain
-        .undefine(flags::UNDEFINE_MANAGED_SAVE | flags::UNDEFINE_NVRAM)
-        .unwrap();
-    wait(lifecycle(
-        LifecycleEvent::Undefined,
-        flags::EVENT_UNDEFINED_REMOVED,
-    ));
+    wait(lifecycle(LifecycleEvent::Stopped, flags::EVENT_STOPPED_DESTROYED));
+    domain.undefine(flags::UNDEFINE_MANAGED_SAVE | flags::UNDEFINE_NVRAM).unwrap();
+    wait(lifecycle(LifecycleEvent::Undefined, flags::EVENT_UNDEFINED_REMOVED));
     drop(subscriptions);
     pool.refresh(0).unwrap();
     remove(&pool);
@@ -277,10 +206,7 @@ fn console_by_events(conn: &Connect, domain: &libvirt::Domain) {
     domain.open_console(None, &stream, 0).unwrap();
     assert_eq!(stream.try_recv(&mut [0; 8]).unwrap(), None);
     let second = Stream::new(conn, 0).unwrap();
-    assert_eq!(
-        domain.open_console(None, &second, 0).unwrap_err().code,
-        ErrorCode::OPERATION_FAILED
-    );
+    assert_eq!(domain.open_console(None, &second, 0).unwrap_err().code, ErrorCode::OPERATION_FAILED);
     drop(second);
 
     let (state, calls) = (Arc::new(()), Arc::new(Mutex::new(0)));
@@ -316,35 +242,19 @@ fn console_by_events(conn: &Connect, domain: &libvirt::Domain) {
 
 /// A layer on top of the disk, and its commit into the disk below.
 fn layers(domain: &libvirt::Domain, wait: &dyn Fn(EventDetail)) {
-    let xml =
-        "<domainsnapshot><disks><disk name='vda' snapshot='external'/></disks></domainsnapshot>";
-    let disk_only =
-        flags::SNAPSHOT_DISK_ONLY | flags::SNAPSHOT_ATOMIC | flags::SNAPSHOT_NO_METADATA;
+    let xml = "<domainsnapshot><disks><disk name='vda' snapshot='external'/></disks></domainsnapshot>";
+    let disk_only = flags::SNAPSHOT_DISK_ONLY | flags::SNAPSHOT_ATOMIC | flags::SNAPSHOT_NO_METADATA;
     domain.snapshot_create_xml(xml, disk_only).unwrap();
     assert_eq!(domain.snapshot_count().unwrap(), 0);
     assert_eq!(domain.block_job_info("vda").unwrap(), None);
     assert!(domain.block_job_abort("vda", 0).is_err());
-    domain
-        .block_commit("vda", None, None, 0, flags::BLOCK_COMMIT_ACTIVE)
-        .unwrap();
+    domain.block_commit("vda", None, None, 0, flags::BLOCK_COMMIT_ACTIVE).unwrap();
     let job_type = flags::BLOCK_JOB_TYPE_ACTIVE_COMMIT;
-    wait(EventDetail::BlockJob {
-        disk: "vda".to_owned(),
-        job_type,
-        status: flags::BLOCK_JOB_READY,
-    });
+    wait(EventDetail::BlockJob { disk: "vda".to_owned(), job_type, status: flags::BLOCK_JOB_READY });
     let job = domain.block_job_info("vda").unwrap().unwrap();
     assert_eq!((job.kind, job.cur == job.end), (job_type, true));
-    let twice = domain
-        .block_commit("vda", None, None, 0, flags::BLOCK_COMMIT_ACTIVE)
-        .unwrap_err();
+    let twice = domain.block_commit("vda", None, None, 0, flags::BLOCK_COMMIT_ACTIVE).unwrap_err();
     assert_eq!(twice.code, ErrorCode::BLOCK_COPY_ACTIVE, "{twice}");
-    domain
-        .block_job_abort("vda", flags::BLOCK_JOB_PIVOT)
-        .unwrap();
-    wait(EventDetail::BlockJob {
-        disk: "vda".to_owned(),
-        job_type,
-        status: flags::BLOCK_JOB_COMPLETED,
-    });
+    domain.block_job_abort("vda", flags::BLOCK_JOB_PIVOT).unwrap();
+    wait(EventDetail::BlockJob { disk: "vda".to_owned(), job_type, status: flags::BLOCK_JOB_COMPLETED });
 }

@@ -22,24 +22,17 @@ struct Relay {
 
 impl Relay {
     fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("libvirt-test-{name}-{}.sock", std::process::id()));
+        let path = std::env::temp_dir().join(format!("libvirt-test-{name}-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let relay = Self {
-            path,
-            ends: Arc::default(),
-            stalled: Arc::default(),
-        };
+        let relay = Self { path, ends: Arc::default(), stalled: Arc::default() };
         let (ends, stalled) = (relay.ends.clone(), relay.stalled.clone());
         thread::spawn(move || {
             let socket = std::env::var("LIBVIRT_TEST_SOCKET");
             let socket = socket.unwrap_or_else(|_| "/run/libvirt/libvirt-sock".to_owned());
             for client in listener.incoming() {
                 let (client, daemon) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
-                for (mut from, mut to) in
-                    [(&client, &daemon), (&daemon, &client)].map(|(a, b)| (copy(a), copy(b)))
-                {
+                for (mut from, mut to) in [(&client, &daemon), (&daemon, &client)].map(|(a, b)| (copy(a), copy(b))) {
                     let stalled = stalled.clone();
                     ends.lock().unwrap().push(copy(&from));
                     thread::spawn(move || {
@@ -61,15 +54,10 @@ impl Relay {
     }
 
     fn open(&self) -> (Connect, Receiver<CloseReason>) {
-        let conn = Connect::open(&format!(
-            "qemu+unix:///system?socket={}",
-            self.path.display()
-        ))
-        .unwrap();
+        let conn = Connect::open(&format!("qemu+unix:///system?socket={}", self.path.display())).unwrap();
         let (send, receive) = channel();
         let send = Mutex::new(send);
-        conn.on_close(move |reason| _ = send.lock().unwrap().send(reason))
-            .unwrap();
+        conn.on_close(move |reason| _ = send.lock().unwrap().send(reason)).unwrap();
         (conn, receive)
     }
 
@@ -99,30 +87,19 @@ fn a_cut_connection_is_told_and_lets_go() {
     let (conn, closed) = relay.open();
     let state = Arc::new(());
     let kept = state.clone();
-    let subscription = conn
-        .subscribe(EventKind::Lifecycle, move |_| drop(kept.clone()))
-        .unwrap();
+    let subscription = conn.subscribe(EventKind::Lifecycle, move |_| drop(kept.clone())).unwrap();
     let stream = Stream::new(&conn, 0).unwrap();
     assert!(conn.is_alive());
     relay.cut();
-    assert_eq!(
-        closed.recv_timeout(Duration::from_secs(5)).unwrap(),
-        CloseReason::Eof
-    );
+    assert_eq!(closed.recv_timeout(Duration::from_secs(5)).unwrap(), CloseReason::Eof);
     assert!(!conn.is_alive());
     let error = conn.domains(0).unwrap_err();
-    assert!(
-        [ErrorCode::INTERNAL_ERROR, ErrorCode::RPC].contains(&error.code),
-        "{error:?}"
-    );
+    assert!([ErrorCode::INTERNAL_ERROR, ErrorCode::RPC].contains(&error.code), "{error:?}");
     let clone = conn.clone();
     drop((subscription, stream, conn));
     assert_eq!(Arc::strong_count(&state), 1);
     drop(clone);
-    assert!(
-        closed.recv_timeout(Duration::from_secs(1)).is_err(),
-        "told once, then freed"
-    );
+    assert!(closed.recv_timeout(Duration::from_secs(1)).is_err(), "told once, then freed");
 }
 
 #[test]
@@ -135,10 +112,7 @@ fn a_stalled_connection_is_given_up() {
     let begin = Instant::now();
     let error = conn.hostname().unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(10), "{error:?}");
-    assert_eq!(
-        closed.recv_timeout(Duration::from_secs(5)).unwrap(),
-        CloseReason::Keepalive
-    );
+    assert_eq!(closed.recv_timeout(Duration::from_secs(5)).unwrap(), CloseReason::Keepalive);
     assert!(!conn.is_alive());
 }
 

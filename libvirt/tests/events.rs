@@ -167,9 +167,7 @@ fn a_kind_is_subscribed_to_once_in_a_connection() {
     let state = Arc::new(());
     let kept = state.clone();
     let first = conn.subscribe(EventKind::Reboot, |_| ()).unwrap();
-    let error = conn
-        .subscribe(EventKind::Reboot, move |_| drop(kept.clone()))
-        .unwrap_err();
+    let error = conn.subscribe(EventKind::Reboot, move |_| drop(kept.clone())).unwrap_err();
     assert_eq!(error.code, libvirt::ErrorCode::INVALID_ARG);
     assert_eq!(Arc::strong_count(&state), 1, "the refused closure is freed");
     drop(first);
@@ -215,22 +213,11 @@ fn metadata_and_reboots_are_told() {
         })
         .unwrap();
     let domain = conn.define_domain(&domain_xml("told"), 0).unwrap();
-    domain
-        .set_metadata(Some("<a/>"), "a", "urn:a", flags::AFFECT_CONFIG)
-        .unwrap();
+    domain.set_metadata(Some("<a/>"), "a", "urn:a", flags::AFFECT_CONFIG).unwrap();
     domain.set_title(Some("t"), flags::AFFECT_CONFIG).unwrap();
-    let element = EventDetail::MetadataChange {
-        kind: flags::METADATA_ELEMENT,
-        uri: Some("urn:a".to_owned()),
-    };
-    let title = EventDetail::MetadataChange {
-        kind: flags::METADATA_TITLE,
-        uri: None,
-    };
-    assert_eq!(
-        receive.recv_timeout(Duration::from_secs(5)).unwrap(),
-        element
-    );
+    let element = EventDetail::MetadataChange { kind: flags::METADATA_ELEMENT, uri: Some("urn:a".to_owned()) };
+    let title = EventDetail::MetadataChange { kind: flags::METADATA_TITLE, uri: None };
+    assert_eq!(receive.recv_timeout(Duration::from_secs(5)).unwrap(), element);
     assert_eq!(receive.recv_timeout(Duration::from_secs(5)).unwrap(), title);
     domain.undefine(0).unwrap();
     drop(subscription);
@@ -249,10 +236,7 @@ fn pool_events_come() {
             }
         })
     };
-    let subscriptions = (
-        subscribe(PoolEventKind::Lifecycle).unwrap(),
-        subscribe(PoolEventKind::Refresh).unwrap(),
-    );
+    let subscriptions = (subscribe(PoolEventKind::Lifecycle).unwrap(), subscribe(PoolEventKind::Refresh).unwrap());
     let xml = "<pool type='dir'><name>pool-events</name><target><path>/p-e</path></target></pool>";
     let pool = conn.define_pool(xml).unwrap();
     pool.start(0).unwrap();
@@ -261,10 +245,7 @@ fn pool_events_come() {
     pool.undefine().unwrap();
     use PoolChange::*;
     for change in [Defined, Started, Refreshed, Stopped, Undefined] {
-        assert_eq!(
-            receive.recv_timeout(Duration::from_secs(5)).unwrap(),
-            change
-        );
+        assert_eq!(receive.recv_timeout(Duration::from_secs(5)).unwrap(), change);
     }
     drop(subscriptions);
 }

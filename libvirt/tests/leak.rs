@@ -9,10 +9,7 @@ use libvirt::{AddressSource, EventKind, Stream};
 /// Resident memory of this process, in KiB.
 fn rss_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -36,47 +33,19 @@ fn nothing_leaks() {
     let mut report = Vec::new();
     let mut measure = |what: &str, grown: u64| report.push((what.to_owned(), grown));
 
-    measure(
-        "stats of all",
-        growth(20_000, || drop(conn.domain_stats(0, 0).unwrap())),
-    );
-    measure(
-        "stats of one",
-        growth(20_000, || drop(domain.stats(0).unwrap())),
-    );
+    measure("stats of all", growth(20_000, || drop(conn.domain_stats(0, 0).unwrap())));
+    measure("stats of one", growth(20_000, || drop(domain.stats(0).unwrap())));
     measure("lists", growth(20_000, || drop(conn.domains(0).unwrap())));
     measure("strings", growth(5_000, || drop(domain.xml(0).unwrap())));
-    measure(
-        "addresses",
-        growth(20_000, || {
-            drop(domain.interface_addresses(AddressSource::Lease).unwrap())
-        }),
-    );
-    measure(
-        "errors",
-        growth(20_000, || drop(conn.domain_by_name("nobody").unwrap_err())),
-    );
-    measure(
-        "refused definitions",
-        growth(5_000, || drop(conn.create_domain(&xml, 0).unwrap_err())),
-    );
+    measure("addresses", growth(20_000, || drop(domain.interface_addresses(AddressSource::Lease).unwrap())));
+    measure("errors", growth(20_000, || drop(conn.domain_by_name("nobody").unwrap_err())));
+    measure("refused definitions", growth(5_000, || drop(conn.create_domain(&xml, 0).unwrap_err())));
     measure("handles", growth(20_000, || drop(domain.clone())));
-    measure(
-        "streams",
-        growth(20_000, || drop(Stream::new(&conn, 0).unwrap())),
-    );
+    measure("streams", growth(20_000, || drop(Stream::new(&conn, 0).unwrap())));
     // With none left, libvirt's timer goes as well, which the event thread frees later: keep one.
     let _other = conn.subscribe(EventKind::Reboot, |_| ()).unwrap();
-    measure(
-        "subscriptions",
-        growth(20_000, || {
-            drop(conn.subscribe(EventKind::Lifecycle, |_| ()).unwrap())
-        }),
-    );
-    measure(
-        "connections",
-        growth(5_000, || shared().on_close(|_| ()).unwrap()),
-    );
+    measure("subscriptions", growth(20_000, || drop(conn.subscribe(EventKind::Lifecycle, |_| ()).unwrap())));
+    measure("connections", growth(5_000, || shared().on_close(|_| ()).unwrap()));
 
     println!("{report:?}");
     for (what, grown) in report {

@@ -97,7 +97,9 @@ pub enum Error {
     #[error(transparent)]
     Node(#[from] hypervisor::Error),
     /// A task was cut off by the server's end.
-    #[error("the server was stopped while this was under way: what it had made was taken back (a deletion goes on by itself)")]
+    #[error(
+        "the server was stopped while this was under way: what it had made was taken back (a deletion goes on by itself)"
+    )]
     Interrupted,
     /// A fault of ours. The text is for the log only.
     #[error("{0}")]

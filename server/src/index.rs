@@ -131,13 +131,18 @@ impl Entry {
         let (record, seen) = (self.record.as_ref(), self.seen.as_ref());
         let spec = record.map(|record| &record.spec);
         let view = seen.map(|seen| &seen.view);
-        let size = |of_view: fn(&DomainView) -> u64, of_spec: Option<u64>| view.map(|view| of_view(view)).or(of_spec).unwrap_or(0);
+        let size = |of_view: fn(&DomainView) -> u64, of_spec: Option<u64>| {
+            view.map(|view| of_view(view)).or(of_spec).unwrap_or(0)
+        };
         Vm {
             id: self.id().unwrap_or_default(),
             name: self.name().to_owned(),
             state: self.state(),
             node: self.node.clone(),
-            domain: view.map(|view| view.name.clone()).or(record.map(|record| record.domain.clone())).unwrap_or_default(),
+            domain: view
+                .map(|view| view.name.clone())
+                .or(record.map(|record| record.domain.clone()))
+                .unwrap_or_default(),
             template: spec.map(|spec| spec.template_name.clone()),
             pool: spec.map(|spec| spec.pool_name.clone()),
             vcpus: size(|view| view.vcpus.into(), spec.map(|spec| spec.vcpus.into())) as u32,
@@ -165,7 +170,11 @@ fn disks(view: &DomainView, system_pool: Option<&str>) -> Vec<Disk> {
         Disk {
             device: disk.target.clone(),
             volume: system_volume.filter(|_| system),
-            pool: disk.volume.as_ref().map(|(pool, _)| pool.clone()).or(system_pool.filter(|_| system).map(str::to_owned)),
+            pool: disk
+                .volume
+                .as_ref()
+                .map(|(pool, _)| pool.clone())
+                .or(system_pool.filter(|_| system).map(str::to_owned)),
             path: disk.path.clone(),
             size_gib: None,
             role: if system { DiskRole::System } else { DiskRole::Data },
@@ -186,11 +195,17 @@ fn nics(view: &DomainView) -> Vec<Nic> {
 impl Index {
     /// An index with the store's records and nodes that have told nothing yet.
     pub fn new(records: Vec<VmRecord>, nodes: impl Iterator<Item = String>) -> Index {
-        let entries = records.into_iter().map(|record| {
-            (record.id, Entry { node: record.node.clone(), record: Some(record), seen: None })
-        });
-        let inner = Inner { entries: entries.collect(), nodes: nodes.map(|name| (name, NodeSight::default())).collect() };
-        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0), claims: Arc::default() }
+        let entries = records
+            .into_iter()
+            .map(|record| (record.id, Entry { node: record.node.clone(), record: Some(record), seen: None }));
+        let inner =
+            Inner { entries: entries.collect(), nodes: nodes.map(|name| (name, NodeSight::default())).collect() };
+        Index {
+            inner: RwLock::new(inner),
+            version: watch::Sender::new(0),
+            reads: AtomicU64::new(0),
+            claims: Arc::default(),
+        }
     }
 
     /// A number for a read of a node that is about to begin; see [`Index::observe`].
@@ -209,7 +224,8 @@ impl Index {
                 forget_sight(inner, node, id);
                 return;
             };
-            let entry = inner.entries.entry(id).or_insert_with(|| Entry { node: node.to_owned(), record: None, seen: None });
+            let entry =
+                inner.entries.entry(id).or_insert_with(|| Entry { node: node.to_owned(), record: None, seen: None });
             // A domain of ours that turns up on another node as well is that node's business until it is adopted.
             if entry.record.as_ref().is_some_and(|record| record.node != node) {
                 return;
@@ -321,7 +337,11 @@ impl Index {
             let key = name_key(reference);
             let named = |ours: bool| {
                 let fits = move |entry: &Entry| entry.record.is_some() == ours;
-                inner.entries.iter().filter(|(_, entry)| fits(entry) && name_key(entry.name()) == key).collect::<Vec<_>>()
+                inner
+                    .entries
+                    .iter()
+                    .filter(|(_, entry)| fits(entry) && name_key(entry.name()) == key)
+                    .collect::<Vec<_>>()
             };
             let mut found = named(true);
             if found.is_empty() {
@@ -418,7 +438,11 @@ fn take_sample(seen: &mut Seen, sample: Option<Sample>) {
         (available > 0).then(|| (used / available as f64 * 100.0).clamp(0.0, 100.0))
     });
     if cpu_percent.is_some() || memory_percent.is_some() {
-        seen.usage = Some(Usage { cpu_percent: cpu_percent.map(tenth), memory_percent: memory_percent.map(tenth), sampled_at: Time::now() });
+        seen.usage = Some(Usage {
+            cpu_percent: cpu_percent.map(tenth),
+            memory_percent: memory_percent.map(tenth),
+            sampled_at: Time::now(),
+        });
     }
     seen.last_sample = Some((sample, now));
 }

@@ -35,7 +35,11 @@ pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> P
     let (detail, errors) = match error {
         Error::Internal(cause) => {
             tracing::error!(request_id = request_id.map(tracing::field::display), cause, "internal error");
-            ("something went wrong in Vmyard itself; the cause is in the server's log under the request id".to_owned(), Vec::new())
+            (
+                "something went wrong in Vmyard itself; the cause is in the server's log under the request id"
+                    .to_owned(),
+                Vec::new(),
+            )
         }
         Error::Invalid(fields) => {
             let texts: Vec<_> = fields.iter().map(|field| format!("{}: {}", field.field, field.message)).collect();
@@ -94,7 +98,9 @@ fn code(error: &Error) -> Code {
 fn hint(error: &Error) -> Option<String> {
     let text = match error {
         Error::WrongState { hint, .. } | Error::Unsupported { hint, .. } => return hint.clone(),
-        Error::Unauthenticated(_) => "send 'Authorization: Bearer TOKEN'; the administrator's token is in admin.token in the data directory",
+        Error::Unauthenticated(_) => {
+            "send 'Authorization: Bearer TOKEN'; the administrator's token is in admin.token in the data directory"
+        }
         Error::NoSuchMethod(_) => "GET /api/openapi.json lists the methods; each is called by POST /api/METHOD",
         Error::Ambiguous { .. } => "use one of the ids",
         Error::Busy { task: Some(_), .. } => "wait for that task (describe-task), then call again",

@@ -1,10 +1,7 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
 use crate::{App, Result, ops};
-use hypervisor::{
-    Node, NodeEvent, PowerEvent, Status,
-    domain::AddressSource,
-};
+use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;

@@ -65,7 +65,8 @@ struct User<'a> {
 impl Seed {
     /// The image's bytes.
     pub fn to_iso(&self) -> Result<Vec<u8>> {
-        let file = |name: &str, text: String| File::File { name: Arc::new(name.to_owned()), contents: text.into_bytes() };
+        let file =
+            |name: &str, text: String| File::File { name: Arc::new(name.to_owned()), contents: text.into_bytes() };
         let files = InputFiles {
             path_separator: PathSeparator::ForwardSlash,
             files: vec![file("meta-data", self.meta_data()?), file("user-data", self.user_data()?)],

@@ -1,9 +1,11 @@
 //! Starting and stopping the server.
 
 use crate::{
-    App, Config, Error, Result, admission::Admission,
+    App, Config, Error, Result,
+    admission::Admission,
     app::Parts,
-    auth, config::NodeSettings,
+    auth,
+    config::NodeSettings,
     index::Index,
     methods, reconcile, rpc,
     store::Store,
@@ -25,11 +27,18 @@ const STOP: Duration = Duration::from_secs(30);
 const REACH: Duration = Duration::from_secs(3);
 
 /// Serves until `stop` is ready. `listening` is told the address once the API answers.
-pub async fn serve(mut config: Config, stop: impl Future<Output = ()> + Send + 'static, listening: impl FnOnce(SocketAddr)) -> Result<()> {
+pub async fn serve(
+    mut config: Config,
+    stop: impl Future<Output = ()> + Send + 'static,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<()> {
     if !config.listen.ip().is_loopback() && !config.insecure {
         return Err(Error::field(
             "listen",
-            format!("{} is not a loopback address and the connection is not encrypted; use --insecure if that is meant", config.listen),
+            format!(
+                "{} is not a loopback address and the connection is not encrypted; use --insecure if that is meant",
+                config.listen
+            ),
         ));
     }
     if config.nodes.is_empty() {
@@ -69,7 +78,8 @@ async fn start(config: Config) -> Result<App> {
     let mut nodes = BTreeMap::new();
     for (name, settings) in &config.nodes {
         let config = NodeConfig { name: name.clone(), uri: settings.uri.clone(), virt_type: settings.virt_type.into() };
-        let node = Node::spawn(config, sender.clone()).map_err(|error| Error::Internal(format!("node {name}: {error}")))?;
+        let node =
+            Node::spawn(config, sender.clone()).map_err(|error| Error::Internal(format!("node {name}: {error}")))?;
         nodes.insert(name.clone(), node);
     }
     let index = Index::new(store.vms().await?, nodes.keys().cloned());
@@ -103,9 +113,10 @@ fn lock_data_dir(data_dir: &Path) -> Result<File> {
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::field("data_dir", format!("another vmyard serves {}; stop it first, or use another directory", data_dir.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::field(
+            "data_dir",
+            format!("another vmyard serves {}; stop it first, or use another directory", data_dir.display()),
+        )),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }

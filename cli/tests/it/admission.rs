@@ -16,7 +16,8 @@ fn the_last_gibibyte_is_given_once() {
 
     let vms: Vec<_> = (0..2).map(|n| lab.create_with(&format!("half-{n}"), json!({"memory_mib": 600}))).collect();
     let answers: Vec<_> = std::thread::scope(|scope| {
-        let calls: Vec<_> = vms.iter().map(|vm| scope.spawn(|| lab.server.call("start-vm", json!({"vm": vm.id})))).collect();
+        let calls: Vec<_> =
+            vms.iter().map(|vm| scope.spawn(|| lab.server.call("start-vm", json!({"vm": vm.id})))).collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
@@ -25,10 +26,20 @@ fn the_last_gibibyte_is_given_once() {
     assert!(refused[0].body["detail"].as_str().unwrap().contains("600 MiB are asked for"), "{refused:?}");
 
     // A VM must be able to start when it is created; a paused one still holds its memory.
-    lab.err("create-vm", json!({"name": "more", "template": "tiny", "vcpus": 1, "memory_mib": 600}), 409, "no_capacity");
+    lab.err(
+        "create-vm",
+        json!({"name": "more", "template": "tiny", "vcpus": 1, "memory_mib": 600}),
+        409,
+        "no_capacity",
+    );
     let running = vms.iter().find(|vm| vm.state() == "running").unwrap();
     lab.node.virsh(&["suspend", running.created["domain"].as_str().unwrap()]);
-    lab.err("create-vm", json!({"name": "more", "template": "tiny", "vcpus": 1, "memory_mib": 600}), 409, "no_capacity");
+    lab.err(
+        "create-vm",
+        json!({"name": "more", "template": "tiny", "vcpus": 1, "memory_mib": 600}),
+        409,
+        "no_capacity",
+    );
     let cpus = node["cpus"].as_u64().unwrap();
     let many = json!({"name": "many", "template": "tiny", "vcpus": (cpus * 2).min(255), "memory_mib": 64});
     lab.err("create-vm", many, 409, "no_capacity");

@@ -13,11 +13,27 @@ fn a_first_vm_by_the_command_line_alone() {
         assert_eq!(code, 0, "{args:?}: {text}");
         text
     };
-    ok(&["vm", "create", &name, "--template", "tiny", "--memory", "128", "--user", "tiny", "--password", "x", "--tag", "by=cli"]);
+    ok(&[
+        "vm",
+        "create",
+        &name,
+        "--template",
+        "tiny",
+        "--memory",
+        "128",
+        "--user",
+        "tiny",
+        "--password",
+        "x",
+        "--tag",
+        "by=cli",
+    ]);
     assert!(ok(&["vm", "start", &name]).contains("running"));
     let list = ok(&["vm", "list", "--tag", "by=cli"]);
     assert!(list.contains(&name) && list.contains("running") && list.contains("NAME"), "{list}");
-    eventually("the address is shown", Duration::from_secs(60), || ok(&["vm", "show", &name]).contains("(lease)").then_some(()));
+    eventually("the address is shown", Duration::from_secs(60), || {
+        ok(&["vm", "show", &name]).contains("(lease)").then_some(())
+    });
     assert!(ok(&["vm", "stop", &name]).contains("shutoff"));
     let reply = ok(&["call", "describe-vm", &format!("{{\"vm\": \"{name}\"}}")]);
     assert!(reply.contains("\"state\": \"shutoff\""), "{reply}");
@@ -25,7 +41,10 @@ fn a_first_vm_by_the_command_line_alone() {
 
     let (code, text) = vmyard(&["vm", "show", &name]);
     assert_eq!(code, 1);
-    assert!(text.contains("error: there is no VM") && text.contains("not_found") && text.contains("request id"), "{text}");
+    assert!(
+        text.contains("error: there is no VM") && text.contains("not_found") && text.contains("request id"),
+        "{text}"
+    );
     let (code, text) = vmyard(&["call", "list-vms", "no json"]);
     assert!(code == 2 && text.contains("not JSON"), "{text}");
     let (code, text) = vmyard(&["--url", "http://127.0.0.1:1", "vm", "list"]);

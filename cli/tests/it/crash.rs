@@ -4,7 +4,8 @@ use crate::lab::{Lab, eventually};
 use serde_json::json;
 use std::time::Duration;
 
-const CREATE: [&str; 6] = ["record-vm", "make-system-disk", "write-seed", "define-domain", "start-domain", "make-ready"];
+const CREATE: [&str; 6] =
+    ["record-vm", "make-system-disk", "write-seed", "define-domain", "start-domain", "make-ready"];
 const DELETE: [&str; 5] = ["mark-deleting", "undefine-domain", "delete-system-disk", "delete-seed", "forget-vm"];
 
 fn request(name: &str) -> serde_json::Value {
@@ -103,7 +104,11 @@ fn killed_while_registering_a_template() {
         for point in ["before", "after"] {
             let at = format!("{step}:{point}");
             lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", &at)]);
-            assert_eq!(lab.server.call("register-template", json!({"name": "second", "file": tiny})).status, 0, "killed at {at}");
+            assert_eq!(
+                lab.server.call("register-template", json!({"name": "second", "file": tiny})).status,
+                0,
+                "killed at {at}"
+            );
             lab.server.kill_and_restart(&[]);
             if at == "make-ready:after" {
                 assert_eq!(lab.ok("describe-template", json!({"template": "second"}))["state"], "ready");

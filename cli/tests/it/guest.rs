@@ -12,7 +12,8 @@ fn a_login_with_the_password_and_with_the_key() {
     let lab = Lab::own();
     let path = |name: &str| lab.dir.path.join(name).display().to_string();
     let key = path("key");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test: key", "-f", &key]).status();
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test: key", "-f", &key]).status();
     assert!(made.unwrap().success());
     let public = fs::read_to_string(path("key.pub")).unwrap().trim().to_owned();
     let vm = lab.create_with(
@@ -27,7 +28,16 @@ fn a_login_with_the_password_and_with_the_key() {
 
     let address = vm.address();
     let target = format!("alice@{address}");
-    let common = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30"];
+    let common = [
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "LogLevel=ERROR",
+        "-o",
+        "ConnectTimeout=30",
+    ];
     let ssh = |env: &[(&str, &str)], more: &[&str]| {
         let args = [&["ssh"][..], &common, more, &[&target, "id -un; cat /proc/uptime"]].concat();
         lab.node.inside(env, &args)
@@ -79,7 +89,8 @@ fn keys_and_passwords_need_a_user() {
     let lab = Lab::shared();
     let name = lab.name("userless");
     lab.ok("register-template", json!({"name": name, "file": crate::lab::tiny()}));
-    let request = json!({"name": "nobody", "template": name, "vcpus": 1, "memory_mib": 64, "cloud_init": {"password": "x"}});
+    let request =
+        json!({"name": "nobody", "template": name, "vcpus": 1, "memory_mib": 64, "cloud_init": {"password": "x"}});
     assert_eq!(lab.err("create-vm", request, 400, "invalid")["errors"][0]["field"], "cloud_init.user");
     lab.ok("delete-template", json!({"template": name}));
 }

@@ -47,7 +47,9 @@ fn bad_requests_name_the_field_and_change_nothing() {
         (nics(json!([{"network": "default", "mac": "zz"}])), "networks[0].mac"),
         (nics(json!([{"network": "default", "mac": "ff:ff:ff:ff:ff:ff"}])), "networks[0].mac"),
         (
-            nics(json!([{"network": "default", "mac": "52:54:00:00:00:01"}, {"network": "default", "mac": "52:54:00:00:00:01"}])),
+            nics(
+                json!([{"network": "default", "mac": "52:54:00:00:00:01"}, {"network": "default", "mac": "52:54:00:00:00:01"}]),
+            ),
             "networks[1].mac",
         ),
         (nics(json!(vec![json!({"network": "default"}); 9])), "networks"),

@@ -26,7 +26,8 @@ fn a_vm_lives_and_leaves_nothing() {
     assert_eq!(described["disks"][0]["size_gib"], 1.0);
     assert_eq!(described["disks"].as_array().unwrap().len(), 1, "the seed is not listed");
     assert_eq!(described["networks"][0]["network"], "default");
-    let learnt = |source: &str| described["networks"][0]["addresses"].as_array().unwrap().iter().any(|a| a["source"] == source);
+    let learnt =
+        |source: &str| described["networks"][0]["addresses"].as_array().unwrap().iter().any(|a| a["source"] == source);
     assert!(learnt("lease"), "{described}");
     eventually("the agent tells addresses", Duration::from_secs(30), || {
         vm.describe()["networks"][0]["addresses"].as_array()?.iter().any(|a| a["source"] == "agent").then_some(())
@@ -135,7 +136,8 @@ fn virsh_sees_what_the_api_describes() {
     let inactive = vm.ok("describe-vm-xml", json!({"inactive": true}))["xml"].as_str().unwrap().to_owned();
     assert_eq!(inactive.trim(), lab.node.virsh(&["dumpxml", "--inactive", domain]).trim());
     assert!(!inactive.contains("passwd="));
-    let secret = vm.ok("describe-vm-xml", json!({"inactive": true, "secrets": true}))["xml"].as_str().unwrap().to_owned();
+    let secret =
+        vm.ok("describe-vm-xml", json!({"inactive": true, "secrets": true}))["xml"].as_str().unwrap().to_owned();
     // VNC is locked by a password that has expired.
     assert!(secret.contains("passwd=") && secret.contains("passwdValidTo="), "{secret}");
     assert!(xml.matches("model='pcie-root-port'").count() >= 16 + 5, "spare ports for hot-plug");
@@ -150,7 +152,12 @@ fn lists_are_filtered_sorted_and_paged() {
     let lab = Lab::shared();
     let mark = lab.name("page");
     let vms: Vec<_> = (0..5)
-        .map(|n| lab.create_with(&format!("{mark}-{n}"), json!({"memory_mib": 64, "tags": {"page": mark, "odd": (n % 2).to_string()}})))
+        .map(|n| {
+            lab.create_with(
+                &format!("{mark}-{n}"),
+                json!({"memory_mib": 64, "tags": {"page": mark, "odd": (n % 2).to_string()}}),
+            )
+        })
         .collect();
     let all = |more: Value| {
         let (mut seen, mut cursor) = (Vec::new(), Value::Null);

@@ -2,6 +2,8 @@
 //!
 //! Need root, QEMU, libvirt and the tiny template: `make test` prepares all of it.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod lab;
 
 mod admission;

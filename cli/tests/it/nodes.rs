@@ -11,7 +11,10 @@ fn a_node_tells_what_it_is() {
     assert_eq!(nodes["total"], 1);
     let node = lab.ok("describe-node", json!({"node": "local"}));
     assert_eq!((&node["state"], &node["virt_type"], &node["arch"]), (&json!("up"), &json!("qemu"), &json!("x86_64")));
-    assert_eq!(node["id"].as_str().unwrap(), lab.node.virsh(&["capabilities"]).split("<uuid>").nth(1).unwrap().split('<').next().unwrap());
+    assert_eq!(
+        node["id"].as_str().unwrap(),
+        lab.node.virsh(&["capabilities"]).split("<uuid>").nth(1).unwrap().split('<').next().unwrap()
+    );
     assert_eq!(lab.ok("describe-node", json!({"node": node["id"]}))["name"], "local");
     assert!(lab.node.virsh(&["version"]).contains(node["libvirt_version"].as_str().unwrap()));
     // The host's own memory, not what virNodeGetInfo makes of it.

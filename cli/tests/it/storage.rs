@@ -16,7 +16,10 @@ fn pools_and_networks() {
     lab.err("describe-storage-pool", json!({"pool": "nix"}), 404, "not_found");
 
     let network = lab.ok("describe-network", json!({"network": "default"}));
-    assert_eq!((&network["forward"], &network["dhcp"], &network["active"]), (&json!("nat"), &json!(true), &json!(true)));
+    assert_eq!(
+        (&network["forward"], &network["dhcp"], &network["active"]),
+        (&json!("nat"), &json!(true), &json!(true))
+    );
     assert_eq!(network["addresses"][0], "192.168.122.1/24");
     assert_eq!(network["id"].as_str().unwrap(), lab.node.virsh(&["net-uuid", "default"]));
     assert_eq!(lab.ok("list-networks", json!({}))["networks"][0], network);
@@ -49,8 +52,14 @@ fn volumes() {
     let vm = lab.create("voluminous");
     let disk = vm.describe()["disks"][0].clone();
     let volume = lab.ok("describe-volume", json!({"volume": disk["volume"]}));
-    assert_eq!((&volume["state"], &volume["vm"], &volume["device"]), (&json!("attached"), &json!(vm.name), &json!("vda")));
-    assert_eq!((&volume["path"], &volume["format"], &volume["pool"]), (&disk["path"], &json!("qcow2"), &json!("default")));
+    assert_eq!(
+        (&volume["state"], &volume["vm"], &volume["device"]),
+        (&json!("attached"), &json!(vm.name), &json!("vda"))
+    );
+    assert_eq!(
+        (&volume["path"], &volume["format"], &volume["pool"]),
+        (&disk["path"], &json!("qcow2"), &json!("default"))
+    );
     let template = lab.ok("describe-template", json!({"template": "tiny"}));
     assert_eq!(volume["backing"], template["copies"][0]["path"]);
     assert_eq!(volume["size_bytes"], template["size_bytes"]);

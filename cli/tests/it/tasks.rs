@@ -8,7 +8,9 @@ use std::time::Duration;
 fn a_call_that_does_not_wait() {
     let lab = Lab::shared();
     let name = lab.name("later");
-    let answer = lab.server.call("create-vm", json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 64, "wait": false}));
+    let answer = lab
+        .server
+        .call("create-vm", json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 64, "wait": false}));
     assert_eq!(answer.status, 202, "{answer:?}");
     let task = &answer.body["task"];
     assert_eq!((&task["method"], &task["target"]["name"]), (&json!("create-vm"), &json!(name)));
@@ -34,7 +36,12 @@ fn a_task_that_failed_says_why_and_what_was_undone() {
     let vm = lab.create("witness");
     let default = lab.node.dir.join("pools/default");
     std::fs::rename(&default, lab.node.dir.join("pools/away")).unwrap();
-    let problem = lab.err("create-vm", json!({"name": "doomed", "template": "tiny", "vcpus": 1, "memory_mib": 64}), 422, "unsupported");
+    let problem = lab.err(
+        "create-vm",
+        json!({"name": "doomed", "template": "tiny", "vcpus": 1, "memory_mib": 64}),
+        422,
+        "unsupported",
+    );
     assert!(problem["detail"].as_str().unwrap().contains("make volume"), "{problem}");
     std::fs::rename(lab.node.dir.join("pools/away"), &default).unwrap();
     let task = eventually("the task is unwound", Duration::from_secs(20), || {
@@ -70,7 +77,8 @@ fn two_tasks_do_not_work_on_one_vm() {
 #[test]
 fn a_stop_of_the_server_waits_for_its_tasks() {
     let mut lab = Lab::own();
-    let request = json!({"name": "last", "template": "tiny", "vcpus": 1, "memory_mib": 64, "start": true, "wait": false});
+    let request =
+        json!({"name": "last", "template": "tiny", "vcpus": 1, "memory_mib": 64, "start": true, "wait": false});
     assert_eq!(lab.server.call("create-vm", request).status, 202);
     assert!(lab.server.terminate(), "it ends well");
     lab.server.kill_and_restart(&[]);

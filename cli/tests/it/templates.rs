@@ -17,7 +17,16 @@ fn images_that_could_read_other_files_are_refused() {
     let path = |name: &str| images.join(name).display().to_string();
     fs::write(path("secret"), vec![7; 4096]).unwrap();
     qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &path("secret"), &path("backed.qcow2"), "1M"]);
-    qemu_img(&["create", "-q", "-f", "qcow2", "-o", &format!("data_file={}", path("data"),), &path("split.qcow2"), "1M"]);
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        &format!("data_file={}", path("data"),),
+        &path("split.qcow2"),
+        "1M",
+    ]);
     qemu_img(&["create", "-q", "-f", "vmdk", &path("other.vmdk"), "1M"]);
     fs::write(path("text"), "no image at all").unwrap();
     fs::write(path("cut.qcow2"), &fs::read(tiny()).unwrap()[..40]).unwrap();
@@ -56,8 +65,12 @@ fn a_raw_image_and_one_in_a_pool() {
     let lab = Lab::own();
     let raw = lab.node.dir.join("pools/default/plain.img").display().to_string();
     qemu_img(&["convert", "-f", "qcow2", "-O", "raw", tiny().to_str().unwrap(), &raw]);
-    let template = lab.ok("register-template", json!({"name": "raw", "file": raw, "default_user": "tiny", "os": "tiny"}));
-    assert_eq!((&template["format"], &template["state"], &template["size_gib"]), (&json!("raw"), &json!("ready"), &json!(0.5)));
+    let template =
+        lab.ok("register-template", json!({"name": "raw", "file": raw, "default_user": "tiny", "os": "tiny"}));
+    assert_eq!(
+        (&template["format"], &template["state"], &template["size_gib"]),
+        (&json!("raw"), &json!("ready"), &json!(0.5))
+    );
     fs::remove_file(&raw).unwrap();
     let path = template["copies"][0]["path"].as_str().unwrap();
     assert!(fs::metadata(path).unwrap().permissions().readonly());

@@ -195,7 +195,11 @@ mod tests {
             max_vcpus: 4,
             memory_mib: 256,
             max_memory_mib: 1024,
-            system_disk: SystemDisk { path: "/pool/a'b<c>.qcow2".into(), format: "qcow2".into(), serial: "0193".into() },
+            system_disk: SystemDisk {
+                path: "/pool/a'b<c>.qcow2".into(),
+                format: "qcow2".into(),
+                serial: "0193".into(),
+            },
             seed: Some("/seeds/x.iso".into()),
             nics: vec![NicSpec { network: "default".into(), mac: "52:54:00:00:00:01".into() }],
             serial_log: "/seeds/x.serial.log".into(),

@@ -64,7 +64,9 @@ impl Image {
 
     fn raw(length: u64) -> Result<Image, String> {
         if length < 512 || !length.is_multiple_of(512) {
-            return Err(format!("it is no qcow2, and its length of {length} bytes is not that of a raw disk (n × 512)"));
+            return Err(format!(
+                "it is no qcow2, and its length of {length} bytes is not that of a raw disk (n × 512)"
+            ));
         }
         Ok(Image { format: Format::Raw, virtual_bytes: length })
     }

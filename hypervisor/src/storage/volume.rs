@@ -186,7 +186,8 @@ pub(super) fn view(volume: &Volume) -> libvirt::Result<VolumeView> {
     let root = document.as_ref().map(|document| document.root_element());
     let child = |name: &str| root.and_then(|root| root.children().find(|node| node.has_tag_name(name)));
     let number = |name: &str| child(name).and_then(|node| node.text()?.trim().parse::<u64>().ok());
-    let inside = |parent: &str, name: &str| child(parent).and_then(|node| node.children().find(|node| node.has_tag_name(name)));
+    let inside =
+        |parent: &str, name: &str| child(parent).and_then(|node| node.children().find(|node| node.has_tag_name(name)));
     let (capacity, allocation) = (number("capacity").unwrap_or(0), number("allocation").unwrap_or(0));
     Ok(VolumeView {
         name: volume.name(),

@@ -7,7 +7,10 @@ use uuid::Uuid;
 /// The pool on this node that a request means; the node's `default` when it says nothing. It must be active.
 pub async fn pool_on(node: &Node, reference: Option<&str>) -> Result<PoolView> {
     let wanted = reference.unwrap_or("default");
-    let pool = node.pool(wanted).await?.ok_or_else(|| Error::not_found("storage pool", format!("{wanted} on node {}", node.name())))?;
+    let pool = node
+        .pool(wanted)
+        .await?
+        .ok_or_else(|| Error::not_found("storage pool", format!("{wanted} on node {}", node.name())))?;
     if !pool.active {
         return Err(Error::WrongState {
             detail: format!("storage pool {} on node {} is not active", pool.name, node.name()),
@@ -25,7 +28,8 @@ pub async fn pool_on(node: &Node, reference: Option<&str>) -> Result<PoolView> {
 
 /// The network on this node that a request means. It must be active.
 pub async fn network_on(node: &Node, reference: &str) -> Result<NetworkView> {
-    let fits = |network: &NetworkView| network.name == reference || network.uuid.to_string() == reference.to_lowercase();
+    let fits =
+        |network: &NetworkView| network.name == reference || network.uuid.to_string() == reference.to_lowercase();
     let found = node.networks().await?.into_iter().find(fits);
     let network = found.ok_or_else(|| Error::not_found("network", format!("{reference} on node {}", node.name())))?;
     if !network.active {

@@ -19,8 +19,9 @@ pub async fn list(context: Context, request: ListNetworks) -> Result<Networks> {
 /// `describe-network`
 pub async fn describe(context: Context, request: DescribeNetwork) -> Result<Network> {
     let (rows, unreachable) = rows(&context, request.node.as_deref()).await?;
-    let found =
-        find::only_one("network", &request.network, rows, |network| (network.name.clone(), Some(network.id), network.node.clone()));
+    let found = find::only_one("network", &request.network, rows, |network| {
+        (network.name.clone(), Some(network.id), network.node.clone())
+    });
     find::unless_unreachable(found, &context.app, &unreachable)
 }
 

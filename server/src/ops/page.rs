@@ -19,7 +19,8 @@ pub struct Cut<T> {
 pub fn cut<T>(rows: Vec<T>, page: &Page, key: impl Fn(&T) -> String) -> Result<Cut<T>> {
     let total = rows.len() as u64;
     let after = page.cursor.as_deref().map(read_cursor).transpose()?;
-    let mut rows: Vec<T> = rows.into_iter().filter(|row| after.as_ref().is_none_or(|after| key(row) > *after)).collect();
+    let mut rows: Vec<T> =
+        rows.into_iter().filter(|row| after.as_ref().is_none_or(|after| key(row) > *after)).collect();
     let more = rows.len() > page.limit();
     rows.truncate(page.limit());
     let next_cursor = rows.last().filter(|_| more).map(|row| write_cursor(&key(row)));

@@ -19,7 +19,9 @@ pub async fn list(context: Context, request: ListStoragePools) -> Result<Storage
 /// `describe-storage-pool`
 pub async fn describe(context: Context, request: DescribeStoragePool) -> Result<StoragePool> {
     let (rows, unreachable) = rows(&context, request.node.as_deref()).await?;
-    let found = find::only_one("storage pool", &request.pool, rows, |pool| (pool.name.clone(), Some(pool.id), pool.node.clone()));
+    let found = find::only_one("storage pool", &request.pool, rows, |pool| {
+        (pool.name.clone(), Some(pool.id), pool.node.clone())
+    });
     find::unless_unreachable(found, &context.app, &unreachable)
 }
 
@@ -27,8 +29,10 @@ pub async fn describe(context: Context, request: DescribeStoragePool) -> Result<
 async fn rows(context: &Context, node: Option<&str>) -> Result<(Vec<StoragePool>, Vec<String>)> {
     let nodes = context.app.nodes_of(node)?;
     let (answers, unreachable) = find::ask_nodes(nodes, |node| async move { node.pools().await }).await;
-    let mut rows: Vec<StoragePool> =
-        answers.into_iter().flat_map(|(node, pools)| pools.into_iter().map(move |pool| to_wire(node.name(), pool))).collect();
+    let mut rows: Vec<StoragePool> = answers
+        .into_iter()
+        .flat_map(|(node, pools)| pools.into_iter().map(move |pool| to_wire(node.name(), pool)))
+        .collect();
     rows.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
     Ok((rows, unreachable))
 }

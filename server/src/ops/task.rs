@@ -21,11 +21,16 @@ pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
     let page = Page { limit: request.limit, cursor: request.cursor };
     let before = page.cursor.as_deref().map(read_cursor).transpose()?;
     let before = before.map(|text| text.parse::<Uuid>()).transpose();
-    let before = before.map_err(|_| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
-    let (records, total) =
-        context.app.store.tasks(request.state, request.method.as_deref(), request.target, before, page.limit() + 1).await?;
+    let before =
+        before.map_err(|_| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
+    let (records, total) = context
+        .app
+        .store
+        .tasks(request.state, request.method.as_deref(), request.target, before, page.limit() + 1)
+        .await?;
     let more = records.len() > page.limit();
-    let tasks: Vec<Task> = records.into_iter().take(page.limit()).map(|record| wire(record, Vec::new(), false)).collect();
+    let tasks: Vec<Task> =
+        records.into_iter().take(page.limit()).map(|record| wire(record, Vec::new(), false)).collect();
     let next_cursor = tasks.last().filter(|_| more).map(|task| write_cursor(&task.id.to_string()));
     Ok(Tasks { tasks, next_cursor, total })
 }

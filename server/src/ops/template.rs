@@ -32,7 +32,10 @@ pub async fn register(context: Context, request: RegisterTemplate) -> Result<Wor
     let source = node.inspect_file(&request.file, &lookup).await.map_err(|error| about_file(&request.file, error))?;
     // Any file of the host has bytes that somebody may not be meant to read.
     if !source.in_pool && context.caller.role < Access::Administrator {
-        return Err(Error::field("file", "lies outside of the node's storage pools, where only an administrator may take it from"));
+        return Err(Error::field(
+            "file",
+            "lies outside of the node's storage pools, where only an administrator may take it from",
+        ));
     }
     if pool.available < source.length {
         return Err(Error::NoCapacity(format!(
@@ -59,9 +62,17 @@ pub async fn register(context: Context, request: RegisterTemplate) -> Result<Wor
     Ok(Work::new(target, held, move |task| import(task, record, node, pool, source, lookup)))
 }
 
-async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, source: Source, lookup: String) -> Result<Template> {
+async fn import(
+    task: Task,
+    record: TemplateRecord,
+    node: Node,
+    pool: PoolView,
+    source: Source,
+    lookup: String,
+) -> Result<Template> {
     let store = task.app.store.clone();
-    task.step("record-template", Some(Undo::ForgetTemplate { template: record.id }), store.insert_template(&record)).await?;
+    task.step("record-template", Some(Undo::ForgetTemplate { template: record.id }), store.insert_template(&record))
+        .await?;
 
     let drop_lookup = Undo::DropLookupPool { node: node.name().to_owned(), pool: lookup.clone() };
     task.step("open-image", Some(drop_lookup), async { Ok(()) }).await?;
@@ -72,7 +83,7 @@ async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, 
     let watched = task.clone();
     let copying = node.import(&source, &lookup, pool.uuid, &file, move |copied| watched.progress(copied, length));
     let volume = task.step("copy-image", Some(delete), async { Ok(copying.await?) }).await?;
-    store.set_task_progress(task.id, 100_00).await?;
+    store.set_task_progress(task.id, 10_000).await?;
 
     let copy = CopyRecord {
         template: record.id,
@@ -90,8 +101,10 @@ async fn import(task: Task, record: TemplateRecord, node: Node, pool: PoolView, 
 fn node_with_file(app: &App, reference: Option<&str>) -> Result<Node> {
     match (reference, app.nodes.len()) {
         (Some(reference), _) => Ok(app.node(reference)?.clone()),
-        (None, 1) => Ok(app.nodes.values().cloned().next().ok_or_else(|| Error::not_found("node", ""))?),
-        (None, _) => Err(Error::field("node", "is needed, since there are several nodes: name the one that has the file")),
+        (None, 1) => Ok(app.nodes.values().next().cloned().ok_or_else(|| Error::not_found("node", ""))?),
+        (None, _) => {
+            Err(Error::field("node", "is needed, since there are several nodes: name the one that has the file"))
+        }
     }
 }
 
@@ -102,7 +115,10 @@ fn about_file(file: &str, error: hypervisor::Error) -> Error {
         // A directory, a device; or, on a remote node, a directory that libvirt can't make a pool over.
         ErrorKind::Failed => Error::field(
             "file",
-            format!("{file} on node {} can't be read: {}; copy it into a storage pool of the node", error.node, error.cause),
+            format!(
+                "{file} on node {} can't be read: {}; copy it into a storage pool of the node",
+                error.node, error.cause
+            ),
         ),
         _ => error.into(),
     }
@@ -159,7 +175,10 @@ async fn delete_images(app: &App, template: Uuid) -> Result<()> {
 pub async fn go_on(app: &App, _node: &Node) {
     let Ok(records) = app.store.templates().await else { return };
     for record in records.iter().filter(|record| record.phase == TemplatePhase::Deleting) {
-        let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME) else { continue };
+        let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME)
+        else {
+            continue;
+        };
         let finished = async {
             delete_images(app, record.id).await?;
             app.store.forget_template(record.id).await

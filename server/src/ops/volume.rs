@@ -23,7 +23,8 @@ pub async fn list(context: Context, request: ListVolumes) -> Result<Volumes> {
 /// `describe-volume`
 pub async fn describe(context: Context, request: DescribeVolume) -> Result<Volume> {
     let (rows, unreachable) = rows(&context.app, request.node.as_deref(), request.pool.as_deref()).await?;
-    let found = find::only_one("volume", &request.volume, rows, |volume| (volume.name.clone(), volume.id, volume.node.clone()));
+    let found =
+        find::only_one("volume", &request.volume, rows, |volume| (volume.name.clone(), volume.id, volume.node.clone()));
     find::unless_unreachable(found, &context.app, &unreachable)
 }
 
@@ -49,8 +50,13 @@ async fn rows(app: &App, node: Option<&str>, pool: Option<&str>) -> Result<(Vec<
     };
     let (answers, unreachable) = find::ask_nodes(nodes, ask).await;
 
-    let records: HashMap<(String, String), VolumeRecord> =
-        app.store.volumes().await?.into_iter().map(|record| ((record.node.clone(), record.path.clone()), record)).collect();
+    let records: HashMap<(String, String), VolumeRecord> = app
+        .store
+        .volumes()
+        .await?
+        .into_iter()
+        .map(|record| ((record.node.clone(), record.path.clone()), record))
+        .collect();
     let templates: HashSet<String> = app.store.template_copies(None).await?.into_iter().map(|copy| copy.path).collect();
     let users = users(app);
     let mut rows = Vec::new();
@@ -79,7 +85,13 @@ fn users(app: &App) -> HashMap<(String, String), (String, String)> {
     users
 }
 
-fn to_wire(node: &str, pool: &str, volume: VolumeView, record: Option<&VolumeRecord>, user: Option<&(String, String)>) -> Volume {
+fn to_wire(
+    node: &str,
+    pool: &str,
+    volume: VolumeView,
+    record: Option<&VolumeRecord>,
+    user: Option<&(String, String)>,
+) -> Volume {
     let attached = user.is_some() || record.is_some_and(|record| record.vm.is_some());
     Volume {
         id: record.map(|record| record.id),

@@ -69,10 +69,13 @@ async fn try_call(shared: &Shared, method: &str, request: Request) -> Result<Ans
     let caller = authenticate(&shared.app, request.headers()).await?;
     // What a web page can send without asking first (form, text/plain) is never taken for a call.
     let json = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !json.is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")) {
+    if !json
+        .is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"))
+    {
         return Err(Error::field("", "the request needs the header 'Content-Type: application/json'"));
     }
-    let body = to_bytes(request.into_body(), request::BODY_MAX).await.map_err(|_| Error::TooLarge(request::BODY_MAX))?;
+    let body =
+        to_bytes(request.into_body(), request::BODY_MAX).await.map_err(|_| Error::TooLarge(request::BODY_MAX))?;
     let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7() };
     shared.table.call(method, context, request::parse(&body)?).await
 }
@@ -81,7 +84,9 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
     let header = headers.get(header::AUTHORIZATION).ok_or(Error::Unauthenticated("a token is needed"))?;
     let token = header.to_str().ok().and_then(|value| value.split_once(' '));
     match token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => auth::authenticate(&app.store, token.trim()).await,
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            auth::authenticate(&app.store, token.trim()).await
+        }
         _ => Err(Error::Unauthenticated("the Authorization header must be 'Bearer TOKEN'")),
     }
 }
@@ -130,5 +135,6 @@ fn respond_error(error: &Error, request_id: Uuid) -> Response {
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body.to_string())).into_response()
+    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body.to_string()))
+        .into_response()
 }

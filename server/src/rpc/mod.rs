@@ -135,3 +135,43 @@ impl Table {
         (method.call)(context, fields).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{App, Config, admission::Admission, app::Parts, auth::Caller, index::Index, store::Store, task};
+    use uuid::Uuid;
+
+    async fn app() -> App {
+        App::new(Parts {
+            config: Config::default(),
+            store: Store::open("sqlite::memory:").await.unwrap(),
+            nodes: BTreeMap::new(),
+            index: Index::new(Vec::new(), std::iter::empty()),
+            locks: task::Locks::default(),
+            admission: Admission::default(),
+            tasks: task::Tasks::new(),
+            recovered: true.into(),
+            in_use: std::fs::File::open("/dev/null").unwrap(),
+        })
+    }
+
+    #[tokio::test]
+    async fn every_method_keeps_smaller_roles_out() {
+        let (app, table) = (app().await, crate::methods::table());
+        for method in table.methods() {
+            for role in [Access::Viewer, Access::Operator, Access::Administrator] {
+                let caller = Caller { name: "somebody".into(), role };
+                let context = Context { app: app.clone(), caller, task: Uuid::now_v7() };
+                // A request that no method takes: whoever may call it is told so, nobody else learns even that.
+                let fields = Map::from_iter([("no_such_field".to_owned(), Value::Null)]);
+                let error = table.call(method.name, context, fields).await.err().unwrap();
+                match role < method.access {
+                    true => assert!(matches!(error, Error::Forbidden { .. }), "{}: {error}", method.name),
+                    false => assert!(matches!(error, Error::Invalid(_)), "{}: {error}", method.name),
+                }
+            }
+            assert!(!method.mutates || method.access > Access::Viewer, "{} changes something for viewers", method.name);
+        }
+    }
+}

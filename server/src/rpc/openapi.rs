@@ -17,7 +17,12 @@ pub fn openapi(table: &Table) -> Value {
     let paths: Map<String, Value> = table
         .methods
         .values()
-        .map(|method| (format!("/api/{}", method.info.name), json!({ "post": operation(method, &mut generator, &problem, &accepted) })))
+        .map(|method| {
+            (
+                format!("/api/{}", method.info.name),
+                json!({ "post": operation(method, &mut generator, &problem, &accepted) }),
+            )
+        })
         .collect();
     let mut schemas = Value::Object(generator.take_definitions(true));
     for method in table.methods.values().filter(|method| method.info.mutates) {
@@ -53,7 +58,8 @@ fn operation(method: &Method, generator: &mut SchemaGenerator, problem: &Value, 
     }
     for (status, codes) in problem_statuses() {
         let description = codes.iter().map(|code| format!("`{}`", code.as_str())).collect::<Vec<_>>().join(", ");
-        let content = json!({ "description": description, "content": { "application/problem+json": { "schema": problem } } });
+        let content =
+            json!({ "description": description, "content": { "application/problem+json": { "schema": problem } } });
         responses.insert(status.to_string(), content);
     }
     json!({
@@ -71,8 +77,24 @@ fn problem_statuses() -> std::collections::BTreeMap<u16, Vec<api::Code>> {
     use api::Code::*;
     let mut statuses = std::collections::BTreeMap::<u16, Vec<api::Code>>::new();
     for code in [
-        Invalid, Unauthenticated, Forbidden, NotFound, AlreadyExists, WrongState, Busy, InUse, Ambiguous, NoCapacity,
-        AgentUnavailable, TokenReused, TooLarge, Unsupported, RateLimited, NodeUnavailable, Timeout, Internal,
+        Invalid,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        AlreadyExists,
+        WrongState,
+        Busy,
+        InUse,
+        Ambiguous,
+        NoCapacity,
+        AgentUnavailable,
+        TokenReused,
+        TooLarge,
+        Unsupported,
+        RateLimited,
+        NodeUnavailable,
+        Timeout,
+        Internal,
     ] {
         statuses.entry(problem::status(code)).or_default().push(code);
     }
@@ -101,7 +123,9 @@ fn add_wait(schemas: &mut Value, name: &str) {
         "type": ["boolean", "null"],
         "description": "Whether to wait for the end, at most 300 s (the default); with false the answer is 202 at once.",
     });
-    if let Some(properties) = schemas.get_mut(name).and_then(|schema| schema.get_mut("properties")).and_then(Value::as_object_mut) {
+    if let Some(properties) =
+        schemas.get_mut(name).and_then(|schema| schema.get_mut("properties")).and_then(Value::as_object_mut)
+    {
         properties.insert("wait".to_owned(), wait);
     }
 }

@@ -17,8 +17,7 @@ pub use volume::{VolumeRecord, VolumeRole};
 
 use crate::{Error, Result};
 use sqlx::{
-    Any, AnyPool, Executor, Transaction,
-    SqlStr,
+    Any, AnyPool, Executor, SqlStr, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{Migration, MigrationType, Migrator},
 };
@@ -84,7 +83,9 @@ impl Store {
 
 /// The steps from an empty database to today's tables. A step that was released is never changed.
 fn migrations() -> Migrator {
-    let step = |version, name, sql| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false);
+    let step = |version, name, sql| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
     Migrator::with_migrations(vec![step(1, "start", include_str!("../../migrations/0001_start.sql"))])
 }
 
@@ -120,5 +121,6 @@ fn to_json(value: &impl serde::Serialize) -> Result<String> {
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| Error::Internal(format!("the database has JSON that can't be read: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| Error::Internal(format!("the database has JSON that can't be read: {error}")))
 }

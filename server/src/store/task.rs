@@ -237,7 +237,8 @@ fn read(row: &AnyRow) -> Result<TaskRecord> {
             name: row.get("target_name"),
         },
         caller: row.get("caller"),
-        state: TaskState::parse(state).ok_or_else(|| Error::Internal(format!("the database has {state:?} for a task's state")))?,
+        state: TaskState::parse(state)
+            .ok_or_else(|| Error::Internal(format!("the database has {state:?} for a task's state")))?,
         progress: row.get("progress"),
         result: row.get("result"),
         error: row.get("error"),
@@ -252,7 +253,8 @@ fn read_step(row: &AnyRow) -> Result<StepRecord> {
         seq: row.get("seq"),
         name: row.get("name"),
         undo: row.get("undo"),
-        state: StepState::parse(state).ok_or_else(|| Error::Internal(format!("the database has {state:?} for a step's state")))?,
+        state: StepState::parse(state)
+            .ok_or_else(|| Error::Internal(format!("the database has {state:?} for a step's state")))?,
         started_at: Time(row.get("started_at")),
         finished_at: row.get::<Option<i64>, _>("finished_at").map(Time),
     })

@@ -1,6 +1,6 @@
 //! Templates and their copies on nodes.
 
-use super::{Store, failed, task::close_journal, from_json, is_taken, name_key, parse_uuid, to_json};
+use super::{Store, failed, from_json, is_taken, name_key, parse_uuid, task::close_journal, to_json};
 use crate::{Error, Result};
 use api::Time;
 use serde::{Deserialize, Serialize};
@@ -115,16 +115,18 @@ impl Store {
     /// crash takes nothing back.
     pub async fn template_is_ready(&self, copy: &CopyRecord, task: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query("insert into template_copy (template, node, pool, pool_name, file, path) values ($1, $2, $3, $4, $5, $6)")
-            .bind(copy.template.to_string())
-            .bind(&copy.node)
-            .bind(copy.pool.to_string())
-            .bind(&copy.pool_name)
-            .bind(&copy.file)
-            .bind(&copy.path)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("add a template's copy"))?;
+        sqlx::query(
+            "insert into template_copy (template, node, pool, pool_name, file, path) values ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(copy.template.to_string())
+        .bind(&copy.node)
+        .bind(copy.pool.to_string())
+        .bind(&copy.pool_name)
+        .bind(&copy.file)
+        .bind(&copy.path)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("add a template's copy"))?;
         sqlx::query("update template set phase = 'ready', revision = revision + 1 where id = $1")
             .bind(copy.template.to_string())
             .execute(&mut *transaction)
@@ -136,22 +138,36 @@ impl Store {
 
     /// Marks a template as being deleted, unless a volume stands on it: returns whether it was marked.
     pub async fn mark_template_deleting(&self, id: Uuid) -> Result<bool> {
-        let marked = sqlx::query(
-            "update template set phase = 'deleting', revision = revision + 1
-             where id = $1 and not exists (select 1 from volume where template = $1)",
-        )
-        .bind(id.to_string())
-        .execute(&self.pool)
-        .await
-        .map_err(failed("mark a template"))?;
-        Ok(marked.rows_affected() == 1)
+        let mut transaction = self.begin().await?;
+        let id = id.to_string();
+        // The write comes first: it keeps Store::insert_volume out until the count below has decided.
+        sqlx::query("update template set phase = 'deleting', revision = revision + 1 where id = $1")
+            .bind(&id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("mark a template"))?;
+        let row = sqlx::query("select count(*) as n from volume where template = $1")
+            .bind(&id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed("mark a template"))?;
+        if row.get::<i64, _>("n") > 0 {
+            transaction.rollback().await.map_err(failed("mark a template"))?;
+            return Ok(false);
+        }
+        transaction.commit().await.map_err(failed("mark a template"))?;
+        Ok(true)
     }
 
     /// Forgets a template with its copies.
     pub async fn forget_template(&self, id: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
         for sql in ["delete from template_copy where template = $1", "delete from template where id = $1"] {
-            sqlx::query(sql).bind(id.to_string()).execute(&mut *transaction).await.map_err(failed("forget a template"))?;
+            sqlx::query(sql)
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("forget a template"))?;
         }
         transaction.commit().await.map_err(failed("forget a template"))
     }

@@ -53,7 +53,8 @@ impl Store {
             id: parse_uuid(row.get("id"))?,
             name: row.get("name"),
             hash: row.get("hash"),
-            role: Access::parse(role).ok_or_else(|| Error::Internal(format!("the database has {role:?} for a role")))?,
+            role: Access::parse(role)
+                .ok_or_else(|| Error::Internal(format!("the database has {role:?} for a role")))?,
             expires_at: row.get::<Option<i64>, _>("expires_at").map(Time),
         }))
     }

@@ -1,6 +1,6 @@
 //! VMs that Vmyard manages.
 
-use super::{Store, expect_one, task::close_journal, failed, from_json, is_taken, name_key, parse_uuid, to_json};
+use super::{Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid, task::close_journal, to_json};
 use crate::{Error, Result};
 use api::Time;
 use serde::{Deserialize, Serialize};

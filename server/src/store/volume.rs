@@ -58,8 +58,20 @@ impl VolumeRole {
 }
 
 impl Store {
-    /// Adds a volume. Its name may be taken.
+    /// Adds a volume. Its name may be taken; the template that it stands on may be on its way out, which is `wrong_state`.
     pub async fn insert_volume(&self, volume: &VolumeRecord) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        if let Some(template) = volume.template {
+            // A write, so that it can't cross with Store::mark_template_deleting: one of the two sees the other.
+            let sql = "update template set revision = revision + 1 where id = $1 and phase = 'ready'";
+            let held = sqlx::query(sql).bind(template.to_string()).execute(&mut *transaction).await;
+            if held.map_err(failed("hold a template"))?.rows_affected() == 0 {
+                return Err(Error::WrongState {
+                    detail: format!("the template of volume {} is being deleted", volume.name),
+                    hint: Some("use another template".to_owned()),
+                });
+            }
+        }
         let inserted = sqlx::query(
             "insert into volume (id, name, name_key, node, pool, pool_name, file, path, format, size_bytes, role, vm,
              device, template, created_at, revision)
@@ -80,10 +92,10 @@ impl Store {
         .bind(volume.device.clone())
         .bind(volume.template.map(|id| id.to_string()))
         .bind(volume.created_at.0)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await;
         match inserted {
-            Ok(_) => Ok(()),
+            Ok(_) => transaction.commit().await.map_err(failed("add a volume")),
             Err(error) if is_taken(&error) => Err(Error::exists("volume", &volume.name)),
             Err(error) => Err(failed("add a volume")(error)),
         }

@@ -193,10 +193,17 @@ where
 }
 
 /// Journals the end of a task; unwinds one that failed.
-async fn conclude<R: Serialize>(app: &App, id: Uuid, method: &str, result: Result<R>, held: Vec<Held>) -> Result<Arc<R>> {
+async fn conclude<R: Serialize>(
+    app: &App,
+    id: Uuid,
+    method: &str,
+    result: Result<R>,
+    held: Vec<Held>,
+) -> Result<Arc<R>> {
     match result {
         Ok(reply) => {
-            let text = serde_json::to_string(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
+            let text =
+                serde_json::to_string(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
             // The work is done: that the journal can't say so doesn't make it undone.
             if let Err(error) = app.store.set_task_state(id, TaskState::Done, Some(text), None).await {
                 tracing::error!(%error, %id, "a task's end is not journalled");

@@ -48,7 +48,14 @@ impl Drop for Held {
 
 impl Locks {
     /// Takes locks of an object for a task, all or none. `busy` names the task that has one of them.
-    pub fn take(&self, object: Uuid, name: &str, wanted: &[Lock], task: Uuid, method: &'static str) -> Result<Vec<Held>> {
+    pub fn take(
+        &self,
+        object: Uuid,
+        name: &str,
+        wanted: &[Lock],
+        task: Uuid,
+        method: &'static str,
+    ) -> Result<Vec<Held>> {
         self.take_waiting(object, name, wanted, task, method, None)
     }
 

@@ -71,7 +71,10 @@ impl Lab {
         fs::write(dir.path.join("vmyard.toml"), node.config(settings)).unwrap();
         let server = Server::start(&dir.path, &[]);
         let lab = Lab { server, node, dir, counter: AtomicU32::new(0) };
-        lab.ok("register-template", json!({"name": "tiny", "file": tiny(), "default_user": "tiny", "guest_agent": true}));
+        lab.ok(
+            "register-template",
+            json!({"name": "tiny", "file": tiny(), "default_user": "tiny", "guest_agent": true}),
+        );
         lab
     }
 
@@ -113,7 +116,8 @@ impl Lab {
 
     /// Files in the pool `default` but for the template's, and in the pool of the seeds.
     pub fn files(&self) -> Vec<String> {
-        let template = self.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"].as_str().unwrap().to_owned();
+        let template =
+            self.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"].as_str().unwrap().to_owned();
         let mut files: Vec<String> = ["default", "seeds"]
             .iter()
             .filter_map(|pool| fs::read_dir(self.node.dir.join("pools").join(pool)).ok())
@@ -160,7 +164,11 @@ impl Directory {
     pub fn new() -> Directory {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         remove_stale();
-        let path = PathBuf::from(format!("/tmp/vmyard-test-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst)));
+        let path = PathBuf::from(format!(
+            "/tmp/vmyard-test-{}-{}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::SeqCst)
+        ));
         fs::create_dir(&path).unwrap();
         Directory { path }
     }

@@ -29,7 +29,12 @@ impl NodeProcess {
     /// Starts one that is reached by TCP, as a remote host is.
     pub fn start_remote(dir: &Path) -> NodeProcess {
         static COUNTER: AtomicU32 = AtomicU32::new(2);
-        let address = format!("10.{}.{}.{}", 64 + std::process::id() / 250 % 60, std::process::id() % 250, COUNTER.fetch_add(1, Ordering::SeqCst));
+        let address = format!(
+            "10.{}.{}.{}",
+            64 + std::process::id() / 250 % 60,
+            std::process::id() % 250,
+            COUNTER.fetch_add(1, Ordering::SeqCst)
+        );
         NodeProcess::spawn(dir, &["--tcp", &address], format!("qemu+tcp://{address}/system"))
     }
 

@@ -48,11 +48,15 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.split_whitespace().find(|word| word.starts_with("http://"));
-        let url = url.unwrap_or_else(|| panic!("vmyard serve said {line:?}; see {}", dir.join("server.log").display())).to_owned();
+        let url = url
+            .unwrap_or_else(|| panic!("vmyard serve said {line:?}; see {}", dir.join("server.log").display()))
+            .to_owned();
         let token = fs::read_to_string(dir.join("data/admin.token")).unwrap().trim().to_owned();
         let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(310)).build().unwrap();
         let server = Server { dir: dir.to_owned(), child, url, token, http };
-        super::eventually("the server is ready", Duration::from_secs(20), || (server.get("/readyz").status == 200).then_some(()));
+        super::eventually("the server is ready", Duration::from_secs(20), || {
+            (server.get("/readyz").status == 200).then_some(())
+        });
         server
     }
 
@@ -62,7 +66,13 @@ impl Server {
     }
 
     /// Posts anything.
-    pub fn post(&self, method: &str, token: Option<&str>, kind: &str, body: impl Into<reqwest::blocking::Body>) -> Answer {
+    pub fn post(
+        &self,
+        method: &str,
+        token: Option<&str>,
+        kind: &str,
+        body: impl Into<reqwest::blocking::Body>,
+    ) -> Answer {
         let mut request = self.http.post(format!("{}/api/{method}", self.url)).header("content-type", kind).body(body);
         if let Some(token) = token {
             request = request.bearer_auth(token);

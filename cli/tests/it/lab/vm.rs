@@ -74,7 +74,10 @@ impl<'a> TestVm<'a> {
         eventually("the guest has an address", BOOT, || {
             let vm = self.describe();
             let addresses = vm["networks"][0]["addresses"].as_array()?;
-            let ipv4 = addresses.iter().filter_map(|address| address["address"].as_str()).find(|address| address.contains('.'));
+            let ipv4 = addresses
+                .iter()
+                .filter_map(|address| address["address"].as_str())
+                .find(|address| address.contains('.'));
             ipv4.map(str::to_owned)
         })
     }
@@ -93,10 +96,14 @@ impl<'a> TestVm<'a> {
         let exec = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", line], "capture-output": true}});
         let pid = eventually("the agent answers", BOOT, || agent(exec.clone()))["return"]["pid"].clone();
         let status = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
-        let done = eventually("the command ends", BOOT, || agent(status.clone()).filter(|reply| reply["return"]["exited"] == true));
+        let done = eventually("the command ends", BOOT, || {
+            agent(status.clone()).filter(|reply| reply["return"]["exited"] == true)
+        });
         let output = |key: &str| {
             let encoded = done["return"][key].as_str().unwrap_or_default();
-            String::from_utf8_lossy(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap()).trim().to_owned()
+            String::from_utf8_lossy(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap())
+                .trim()
+                .to_owned()
         };
         assert_eq!(done["return"]["exitcode"], 0, "{line}: {}{}", output("out-data"), output("err-data"));
         output("out-data")

@@ -106,7 +106,21 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
         revision: 1,
     };
     let (virt_type, start) = (facts.virt_type, request.start);
-    Ok(Plan { record, node, pool, seeds, template, copy, disk_bytes, nics, seed, virt_type, start, _reservation: reservation, _name: name })
+    Ok(Plan {
+        record,
+        node,
+        pool,
+        seeds,
+        template,
+        copy,
+        disk_bytes,
+        nics,
+        seed,
+        virt_type,
+        start,
+        _reservation: reservation,
+        _name: name,
+    })
 }
 
 /// Makes it, step by step; each step's undo is journalled before it begins.
@@ -136,11 +150,13 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
         .await?;
     }
 
-    let xml = domain_spec(&plan, &disk)?
-        .to_xml()
-        .map_err(|character| Error::field("description", format!("has the character {character:?}, which XML can't hold")))?;
-    task.step("define-domain", Some(Undo::UndefineDomain { node: on(), vm }), async { Ok(node.define(&plan.record.domain, xml).await?) })
-        .await?;
+    let xml = domain_spec(&plan, &disk)?.to_xml().map_err(|character| {
+        Error::field("description", format!("has the character {character:?}, which XML can't hold"))
+    })?;
+    task.step("define-domain", Some(Undo::UndefineDomain { node: on(), vm }), async {
+        Ok(node.define(&plan.record.domain, xml).await?)
+    })
+    .await?;
 
     if plan.start {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
@@ -191,7 +207,10 @@ fn domain_spec(plan: &Plan, disk: &VolumeRecord) -> Result<DomainSpec> {
             format: disk.format.clone(),
             serial: disk.id.simple().to_string()[12..].to_owned(),
         },
-        seed: plan.seed.as_ref().and_then(|_| Some(format!("{}/{}", plan.seeds.path.as_deref()?, seeds::seed_file(record.id)))),
+        seed: plan
+            .seed
+            .as_ref()
+            .and_then(|_| Some(format!("{}/{}", plan.seeds.path.as_deref()?, seeds::seed_file(record.id)))),
         nics: plan.nics.clone(),
         serial_log: seeds::serial_log(&plan.seeds, record.id),
         vnc_password: crate::seed::random_text(8)?,
@@ -221,7 +240,12 @@ fn disk_bytes(request: &CreateVm, template: &TemplateRecord) -> Result<u64> {
 
 /// The node for a VM, with room kept for it: the named one, or of those that have the template the one with the most
 /// free memory.
-async fn place(app: &App, vm: Uuid, request: &CreateVm, template: &TemplateRecord) -> Result<(Node, CopyRecord, Reservation)> {
+async fn place(
+    app: &App,
+    vm: Uuid,
+    request: &CreateVm,
+    template: &TemplateRecord,
+) -> Result<(Node, CopyRecord, Reservation)> {
     let mut copies = app.store.template_copies(Some(template.id)).await?;
     if let Some(reference) = &request.node {
         let node = app.node(reference)?.clone();
@@ -233,10 +257,13 @@ async fn place(app: &App, vm: Uuid, request: &CreateVm, template: &TemplateRecor
         return Ok((node, copy, reservation));
     }
     // Nodes that are up first: one that has just been lost has a moment to come back.
-    let free = |copy: &CopyRecord| app.node(&copy.node).and_then(|node| admission::room(app, node)).map_or(0, |room| room.free_memory_mib);
+    let free = |copy: &CopyRecord| {
+        app.node(&copy.node).and_then(|node| admission::room(app, node)).map_or(0, |room| room.free_memory_mib)
+    };
     let up = |copy: &CopyRecord| app.node(&copy.node).is_ok_and(is_up);
     copies.sort_by_key(|copy| std::cmp::Reverse((up(copy), free(copy))));
-    let mut why = Error::WrongState { detail: format!("template {} has no copy on any node", template.name), hint: None };
+    let mut why =
+        Error::WrongState { detail: format!("template {} has no copy on any node", template.name), hint: None };
     for copy in copies {
         let Ok(node) = app.node(&copy.node) else { continue };
         if let Err(error) = node.wait_until_up("make a VM").await {
@@ -265,7 +292,10 @@ async fn nics(app: &App, node: &Node, request: &CreateVm) -> Result<Vec<NicSpec>
                 let mac = mac.to_lowercase();
                 let twice = nics.iter().any(|other| other.mac == mac);
                 if let Some(user) = mac_user(app, &mac).or(twice.then(|| "this same VM".to_owned())) {
-                    return Err(Error::field(format!("networks[{position}].mac"), format!("{mac} is in use by {user}")));
+                    return Err(Error::field(
+                        format!("networks[{position}].mac"),
+                        format!("{mac} is in use by {user}"),
+                    ));
                 }
                 mac
             }
@@ -298,13 +328,18 @@ fn seed(vm: Uuid, request: &CreateVm, template: &TemplateRecord) -> Result<Optio
     if !template.spec.cloud_init {
         return match request.cloud_init {
             None => Ok(None),
-            Some(_) => Err(Error::field("cloud_init", format!("template {} has no cloud-init to read it", template.name))),
+            Some(_) => {
+                Err(Error::field("cloud_init", format!("template {} has no cloud-init to read it", template.name)))
+            }
         };
     }
     let user = given.user.or(template.spec.default_user.clone());
     let for_nobody = user.is_none() && (given.password.is_some() || !given.ssh_keys.is_empty());
     if for_nobody {
-        return Err(Error::field("cloud_init.user", "is needed for a password or keys, since the template has no default user"));
+        return Err(Error::field(
+            "cloud_init.user",
+            "is needed for a password or keys, since the template has no default user",
+        ));
     }
     let hostname = |name: &str| name.replace(['_', '.'], "-").trim_matches('-').to_owned();
     Ok(Some(Seed {

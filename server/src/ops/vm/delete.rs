@@ -22,16 +22,19 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
     let vm = Subject::find(app, &request.vm)?;
     let Some(record) = vm.entry.record.clone() else {
         return Err(Error::Unsupported {
-            detail: format!("VM {} was not made by Vmyard, which doesn't know which of its disks may go", vm.entry.name()),
+            detail: format!(
+                "VM {} was not made by Vmyard, which doesn't know which of its disks may go",
+                vm.entry.name()
+            ),
             hint: Some(format!("virsh undefine {} on node {}", vm.entry.name(), vm.node.name())),
         });
     };
     let held = app.locks.take(vm.id, &record.name, &[Lock::Power, Lock::Disk], context.task, DeleteVm::NAME)?;
     // A domain that was undefined outside of Vmyard leaves disk and seed, which go now.
-    if let Some((power, _)) = vm.node.power(vm.id).await? {
-        if power != Power::Off {
-            return Err(wrong_power(&record.name, power, "shutoff", "stop it first (stop-vm)"));
-        }
+    if let Some((power, _)) = vm.node.power(vm.id).await?
+        && power != Power::Off
+    {
+        return Err(wrong_power(&record.name, power, "shutoff", "stop it first (stop-vm)"));
     }
     let data_disks = vm.entry.seen.iter().flat_map(|seen| seen.view.disks.iter().filter(|disk| !disk.cdrom).skip(1));
     let kept = data_disks.filter_map(|disk| disk.path.clone()).collect();
@@ -59,7 +62,9 @@ pub async fn go_on(app: &App, node: &Node) {
     });
     for record in marked {
         let locks = [Lock::Power, Lock::Disk];
-        let Ok(_held) = app.locks.take(record.id, &record.name, &locks, Uuid::now_v7(), DeleteVm::NAME) else { continue };
+        let Ok(_held) = app.locks.take(record.id, &record.name, &locks, Uuid::now_v7(), DeleteVm::NAME) else {
+            continue;
+        };
         match finish(app, node, record.id).await {
             Ok(()) => tracing::info!(vm = record.name, "a deletion was finished"),
             Err(error) => tracing::warn!(%error, vm = record.name, "a deletion is not finished yet"),

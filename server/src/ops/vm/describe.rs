@@ -60,7 +60,10 @@ fn to_wire(address: &Address) -> NicAddress {
 /// `describe-vm-xml`
 pub async fn describe_xml(context: Context, request: DescribeVmXml) -> Result<VmXml> {
     if request.secrets && context.caller.role < Access::Administrator {
-        return Err(Error::Forbidden { method: format!("{} with secrets", DescribeVmXml::NAME), needs: Access::Administrator.as_str() });
+        return Err(Error::Forbidden {
+            method: format!("{} with secrets", DescribeVmXml::NAME),
+            needs: Access::Administrator.as_str(),
+        });
     }
     let (id, entry) = context.app.index.resolve(&request.vm)?;
     let node = context.app.node(&entry.node)?;

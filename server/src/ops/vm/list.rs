@@ -1,11 +1,6 @@
 //! Listing, from the index alone.
 
-use crate::{
-    Context, Error, Result,
-    index::Entry,
-    ops::page,
-    store::name_key,
-};
+use crate::{Context, Error, Result, index::Entry, ops::page, store::name_key};
 use api::{
     Page,
     vm::{ListVms, Vm, Vms},
@@ -16,7 +11,8 @@ use uuid::Uuid;
 pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
     let app = &context.app;
     let order = Order::parse(request.sort.as_deref().unwrap_or("name"))?;
-    let node = request.node.as_deref().map(|reference| app.node(reference).map(|node| node.name().to_owned())).transpose()?;
+    let node =
+        request.node.as_deref().map(|reference| app.node(reference).map(|node| node.name().to_owned())).transpose()?;
     let name = request.name.as_deref().map(name_key);
     let fits = |entry: &Entry| {
         let tags = entry.record.as_ref().map(|record| &record.spec.tags);
@@ -41,7 +37,7 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
         keys.reverse();
     }
     let page = Page { limit: request.limit, cursor: request.cursor };
-    let after = page.cursor.as_deref().map(|cursor| read_cursor(cursor)).transpose()?;
+    let after = page.cursor.as_deref().map(read_cursor).transpose()?;
     let begin = after.map_or(0, |after| match order.descending {
         true => keys.partition_point(|key| *key >= after),
         false => keys.partition_point(|key| *key <= after),
@@ -57,7 +53,8 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
 fn read_cursor(cursor: &str) -> Result<(String, Uuid)> {
     let text = page::read_cursor(cursor)?;
     let parts = text.get(..36).and_then(|id| id.parse::<Uuid>().ok()).zip(text.get(36..));
-    let (id, key) = parts.ok_or_else(|| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
+    let (id, key) =
+        parts.ok_or_else(|| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
     Ok((key.to_owned(), id))
 }
 
@@ -86,7 +83,9 @@ impl Order {
             field => match field.strip_prefix("tag:") {
                 Some(key) if !key.is_empty() => By::Tag(key.to_owned()),
                 _ => {
-                    let message = format!("must be name, state, node, created_at or tag:<key>, with '-' in front for descending, is {text:?}");
+                    let message = format!(
+                        "must be name, state, node, created_at or tag:<key>, with '-' in front for descending, is {text:?}"
+                    );
                     return Err(Error::field("sort", message));
                 }
             },

@@ -8,10 +8,7 @@ pub mod power;
 
 use crate::{App, Error, Result, index::Entry, store::VmPhase};
 use api::task::Target;
-use hypervisor::{
-    Node, Status,
-    domain::Power,
-};
+use hypervisor::{Node, Status, domain::Power};
 use uuid::Uuid;
 
 /// A VM that a mutating call works on: it is there, and its node answers.
@@ -27,8 +24,12 @@ impl Subject {
         let (id, entry) = app.index.resolve(reference)?;
         let node = app.node(&entry.node)?.clone();
         match entry.record.as_ref().map(|record| record.phase) {
-            Some(VmPhase::Creating) => Err(Error::Busy { detail: format!("VM {} is being created", entry.name()), task: None }),
-            Some(VmPhase::Deleting) => Err(Error::Busy { detail: format!("VM {} is being deleted", entry.name()), task: None }),
+            Some(VmPhase::Creating) => {
+                Err(Error::Busy { detail: format!("VM {} is being created", entry.name()), task: None })
+            }
+            Some(VmPhase::Deleting) => {
+                Err(Error::Busy { detail: format!("VM {} is being deleted", entry.name()), task: None })
+            }
             _ => Ok(Subject { id, entry, node }),
         }
     }

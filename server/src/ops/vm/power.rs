@@ -28,7 +28,9 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
     let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, StartVm::NAME)?;
     match vm.power(app).await? {
         Power::Off => {}
-        Power::Paused => return Err(wrong_power(vm.entry.name(), Power::Paused, "shutoff", "a paused VM is resumed by resume-vm")),
+        Power::Paused => {
+            return Err(wrong_power(vm.entry.name(), Power::Paused, "shutoff", "a paused VM is resumed by resume-vm"));
+        }
         Power::Running => return Err(wrong_power(vm.entry.name(), Power::Running, "shutoff", "it runs already")),
     }
     let view = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
@@ -55,7 +57,14 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
         Power::Running => {}
         // A paused guest can't hear the power button; its power can be cut.
         Power::Paused if request.force => {}
-        Power::Paused => return Err(wrong_power(vm.entry.name(), Power::Paused, "running", "resume it first (resume-vm), or use force")),
+        Power::Paused => {
+            return Err(wrong_power(
+                vm.entry.name(),
+                Power::Paused,
+                "running",
+                "resume it first (resume-vm), or use force",
+            ));
+        }
         Power::Off => return Err(wrong_power(vm.entry.name(), Power::Off, "running", "it is off already")),
     }
     let timeout = Duration::from_secs(request.timeout_s.unwrap_or(TIMEOUT_S).into());
@@ -86,7 +95,9 @@ async fn take_place(
     loop {
         let taken = app.locks.take_waiting(vm.id, vm.entry.name(), &[Lock::Power], task, StopVm::NAME, waiting.clone());
         match taken {
-            Err(Error::Busy { .. }) if force && Instant::now() < deadline && app.locks.supersede(vm.id, Lock::Power) => {
+            Err(Error::Busy { .. })
+                if force && Instant::now() < deadline && app.locks.supersede(vm.id, Lock::Power) =>
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             taken => return taken,
@@ -119,9 +130,7 @@ async fn ask_guest(app: &App, vm: &Subject, timeout: Duration, superseded: &Canc
             return Ok(false);
         }
         let pause = LOOK.min(deadline.saturating_duration_since(Instant::now()));
-        let changed = async {
-            while !seen_off() && changes.changed().await.is_ok() {}
-        };
+        let changed = async { while !seen_off() && changes.changed().await.is_ok() {} };
         tokio::select! {
             () = changed => {}
             () = superseded.cancelled() => {}
