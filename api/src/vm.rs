@@ -287,6 +287,68 @@ impl Rpc for StopVm {
     type Reply = StoppedVm;
 }
 
+/// Reboots a running VM: asks the guest by ACPI and waits until it has gone down and begins to boot again; resets it hard
+/// when `timeout_s` is over, or at once with `force`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct RebootVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+    /// Reset it at once. The guest may lose what it hasn't written.
+    #[serde(default)]
+    #[garde(skip)]
+    pub force: bool,
+    /// How long the guest has to go down, in seconds (90 when absent, at most 3600); then it is reset.
+    #[garde(inner(range(min = 1, max = 3600)))]
+    pub timeout_s: Option<u32>,
+}
+
+/// What reboot-vm answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RebootedVm {
+    /// The VM, which boots.
+    pub vm: Vm,
+    /// Whether it was reset; false when the guest went down by itself.
+    pub forced: bool,
+}
+
+impl Rpc for RebootVm {
+    const NAME: &'static str = "reboot-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = RebootedVm;
+}
+
+/// Pauses a running VM: its memory is kept, its CPUs don't run, until resume-vm.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct PauseVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+}
+
+impl Rpc for PauseVm {
+    const NAME: &'static str = "pause-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = Vm;
+}
+
+/// Lets a paused VM run on.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeVm {
+    /// The VM, by name or id.
+    #[garde(custom(rules::reference))]
+    pub vm: String,
+}
+
+impl Rpc for ResumeVm {
+    const NAME: &'static str = "resume-vm";
+    const ACCESS: Access = Access::Operator;
+    type Reply = Vm;
+}
+
 /// Deletes a VM that is off, with its system disk and its seed. Data volumes are detached and kept.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 use crate::client::{Client, Failure};
 use api::{
     CloudInit,
-    vm::{CreateVm, DeleteVm, DescribeVm, ListVms, NicSpec, StartVm, StopVm, Vm, VmState},
+    vm::{CreateVm, DeleteVm, DescribeVm, ListVms, NicSpec, PauseVm, RebootVm, ResumeVm, StartVm, StopVm, Vm, VmState},
 };
 use comfy_table::{Table, presets};
 use std::{collections::BTreeMap, fs};
@@ -19,6 +19,12 @@ pub enum Verb {
     Start(Name),
     /// Stop a VM: ask the guest to power off, force it after a time
     Stop(Stop),
+    /// Reboot a VM: ask the guest, reset it after a time
+    Reboot(Stop),
+    /// Pause a VM: its memory is kept, its CPUs don't run
+    Pause(Name),
+    /// Let a paused VM run on
+    Resume(Name),
     /// Delete a VM that is off, with its system disk
     Delete(Name),
     /// Show a VM
@@ -101,12 +107,12 @@ pub struct Name {
     vm: String,
 }
 
-/// `vmyard vm stop`
+/// `vmyard vm stop` and `vmyard vm reboot`
 #[derive(clap::Args)]
 pub struct Stop {
     /// The VM, by name or id
     vm: String,
-    /// Cut the power at once
+    /// Don't ask the guest
     #[arg(long)]
     force: bool,
     /// How long the guest has, in seconds
@@ -143,6 +149,22 @@ pub fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
             let stopped = client.call(&StopVm { vm: args.vm, force: args.force, timeout_s: args.timeout })?;
             let how = if stopped.forced { "its power was cut" } else { "the guest powered off" };
             println!("VM {} is {}: {how}", stopped.vm.name, stopped.vm.state.as_str());
+            Ok(())
+        }
+        Verb::Reboot(args) => {
+            let rebooted = client.call(&RebootVm { vm: args.vm, force: args.force, timeout_s: args.timeout })?;
+            let how = if rebooted.forced { "it was reset" } else { "the guest rebooted" };
+            println!("VM {} is {}: {how}", rebooted.vm.name, rebooted.vm.state.as_str());
+            Ok(())
+        }
+        Verb::Pause(args) => {
+            let vm = client.call(&PauseVm { vm: args.vm })?;
+            println!("VM {} is {}", vm.name, vm.state.as_str());
+            Ok(())
+        }
+        Verb::Resume(args) => {
+            let vm = client.call(&ResumeVm { vm: args.vm })?;
+            println!("VM {} is {}", vm.name, vm.state.as_str());
             Ok(())
         }
         Verb::Delete(args) => {

@@ -22,6 +22,13 @@ pub enum NodeEvent {
         /// What happened to it.
         event: PowerEvent,
     },
+    /// A guest was reset: by itself, by an ACPI reboot, or hard.
+    Reboot {
+        /// The node's name.
+        node: String,
+        /// The domain.
+        domain: Uuid,
+    },
     /// The guest agent of a domain came or went.
     Agent {
         /// The node's name.

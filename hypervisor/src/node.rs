@@ -147,7 +147,7 @@ fn subscribe(
     events: &mpsc::UnboundedSender<NodeEvent>,
 ) -> libvirt::Result<Vec<Subscription>> {
     let mut subscriptions = Vec::new();
-    for kind in [EventKind::Lifecycle, EventKind::AgentLifecycle] {
+    for kind in [EventKind::Lifecycle, EventKind::Reboot, EventKind::AgentLifecycle] {
         let (node, events) = (node.to_owned(), events.clone());
         let subscription = connection.subscribe(kind, move |event| {
             if let Some(event) = translate(&node, &event) {
@@ -180,6 +180,7 @@ fn translate(node: &str, event: &DomainEvent) -> Option<NodeEvent> {
             };
             Some(NodeEvent::Domain { node, domain, event })
         }
+        EventDetail::Reboot => Some(NodeEvent::Reboot { node, domain }),
         // virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected.
         EventDetail::AgentLifecycle { state, .. } => Some(NodeEvent::Agent { node, domain, connected: *state == 1 }),
         _ => None,

@@ -82,6 +82,8 @@ pub struct Seen {
     pub at: Time,
     /// When the configuration was read.
     pub view_read: Instant,
+    /// How often the guest was reset since Vmyard first saw it.
+    pub resets: u64,
     /// Addresses that the guest agent told.
     pub agent_addresses: Vec<Address>,
     /// Use of CPU and memory.
@@ -230,13 +232,16 @@ impl Index {
             if entry.record.as_ref().is_some_and(|record| record.node != node) {
                 return;
             }
-            let previous = entry.seen.take().filter(|_| power != Power::Off);
+            let before = entry.seen.take();
+            let resets = before.as_ref().map_or(0, |seen| seen.resets);
+            let previous = before.filter(|_| power != Power::Off);
             entry.node = node.to_owned();
             entry.seen = Some(Seen {
                 power,
                 view: Arc::new(view),
                 at: Time::now(),
                 view_read: Instant::now(),
+                resets,
                 agent_addresses: previous.as_ref().map(|seen| seen.agent_addresses.clone()).unwrap_or_default(),
                 usage: previous.as_ref().and_then(|seen| seen.usage.clone()),
                 last_sample: previous.and_then(|seen| seen.last_sample),
@@ -285,6 +290,16 @@ impl Index {
         self.write(|inner| {
             if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
                 seen.agent_addresses = addresses;
+            }
+        });
+    }
+
+    /// Takes in that a guest was reset.
+    pub fn count_reset(&self, id: Uuid) {
+        self.write(|inner| {
+            if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
+                seen.resets += 1;
+                seen.agent_addresses.clear();
             }
         });
     }

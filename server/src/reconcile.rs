@@ -32,6 +32,10 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
                     refresh_soon(&app, &node, domain);
                 }
             }
+            NodeEvent::Reboot { node, domain } => {
+                app.index.count_reset(domain);
+                refresh_soon(&app, &node, domain);
+            }
             NodeEvent::Agent { node, domain, connected } => {
                 refresh_soon(&app, &node, domain);
                 if connected {

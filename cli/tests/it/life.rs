@@ -69,6 +69,38 @@ fn states_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_vm_is_rebooted_paused_and_resumed() {
+    let lab = Lab::shared();
+    let vm = lab.create("again");
+    vm.err("reboot-vm", json!({}), 409, "wrong_state");
+    vm.err("pause-vm", json!({}), 409, "wrong_state");
+    vm.err("resume-vm", json!({}), 409, "wrong_state");
+    let vm = vm.start().ready();
+    let boot = || vm.run("cat /proc/sys/kernel/random/boot_id");
+    let first = boot();
+    let answer = vm.ok("reboot-vm", json!({}));
+    assert_eq!((&answer["forced"], &answer["vm"]["state"]), (&json!(false), &json!("running")));
+    let second =
+        eventually("the guest is up again", Duration::from_secs(90), || Some(boot()).filter(|id| *id != first));
+    let answer = vm.ok("reboot-vm", json!({"force": true}));
+    assert_eq!(answer["forced"], true);
+    eventually("the guest is up again", Duration::from_secs(90), || Some(boot()).filter(|id| *id != second));
+    // In its firmware a guest hears nothing: it is reset when the time is over.
+    vm.ok("stop-vm", json!({"force": true}));
+    vm.ok("start-vm", json!({}));
+    let answer = vm.ok("reboot-vm", json!({"timeout_s": 1}));
+    assert_eq!(answer["forced"], true);
+    let third =
+        eventually("the guest is up again", Duration::from_secs(90), || Some(boot()).filter(|id| *id != second));
+
+    assert_eq!(vm.ok("pause-vm", json!({}))["state"], "paused");
+    vm.err("pause-vm", json!({}), 409, "wrong_state");
+    vm.err("reboot-vm", json!({}), 409, "wrong_state");
+    assert_eq!(vm.ok("resume-vm", json!({}))["state"], "running");
+    assert_eq!(boot(), third, "the guest ran on where it was");
+}
+
+#[test]
 fn a_guest_that_does_not_listen_is_forced_off() {
     let lab = Lab::shared();
     let vm = lab.create("deaf").start();

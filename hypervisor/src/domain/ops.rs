@@ -183,6 +183,38 @@ impl Node {
         .await
     }
 
+    /// Asks the guest by ACPI to power off, upon which libvirt resets it. The guest decides what comes of it.
+    pub async fn ask_reboot(&self, id: Uuid) -> Result<()> {
+        self.call(QUICK, &format!("ask domain {id} to reboot"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.reboot(flags::REBOOT_ACPI)
+        })
+        .await
+    }
+
+    /// Presses a domain's reset button.
+    pub async fn reset(&self, id: Uuid) -> Result<()> {
+        self.call(QUICK, &format!("reset domain {id}"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.reset()
+        })
+        .await
+    }
+
+    /// Stops a running domain's CPUs.
+    pub async fn pause(&self, id: Uuid) -> Result<()> {
+        self.call(QUICK, &format!("pause domain {id}"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.suspend()
+        })
+        .await
+    }
+
+    /// Lets a paused domain's CPUs run on.
+    pub async fn resume(&self, id: Uuid) -> Result<()> {
+        self.call(QUICK, &format!("resume domain {id}"), move |connection| {
+            connection.domain_by_uuid(id.into_bytes())?.resume()
+        })
+        .await
+    }
+
     /// Cuts a domain's power. One that is off already, or is gone, is fine.
     pub async fn cut_power(&self, id: Uuid) -> Result<()> {
         let cut = self

@@ -1,15 +1,15 @@
-//! Starting and stopping.
+//! Starting, stopping, rebooting, pausing, resuming.
 
 use super::{Subject, wrong_power};
 use crate::{
     App, Context, Error, Result, admission, reconcile,
-    task::{Lock, Work},
+    task::{Held, Lock, Work},
 };
 use api::{
     Rpc,
-    vm::{StartVm, StopVm, StoppedVm, Vm},
+    vm::{PauseVm, RebootVm, RebootedVm, ResumeVm, StartVm, StopVm, StoppedVm, Vm},
 };
-use hypervisor::domain::Power;
+use hypervisor::{ErrorKind, domain::Power};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,7 +52,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
     let vm = Subject::find(app, &request.vm)?;
     let superseded = CancellationToken::new();
     let waiting = (!request.force).then(|| superseded.clone());
-    let held = take_place(app, &vm, context.task, request.force, waiting).await?;
+    let held = take_place(app, &vm, context.task, StopVm::NAME, request.force, waiting).await?;
     match vm.power(app).await? {
         Power::Running => {}
         // A paused guest can't hear the power button; its power can be cut.
@@ -72,7 +72,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
         let app = &task.app;
         let mut forced = request.force;
         if !forced {
-            let off = task.step("ask-guest", None, ask_guest(app, &vm, timeout, &superseded)).await?;
+            let off = task.step("ask-guest", None, ask_guest(app, &vm, Wanted::Off, timeout, &superseded)).await?;
             forced = !off;
         }
         if forced {
@@ -83,17 +83,91 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
     }))
 }
 
-/// Takes the power lock. A forced stop ends one that waits for the guest, and takes its place.
+/// `reboot-vm`
+pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<RebootedVm>> {
+    let app = &context.app;
+    let vm = Subject::find(app, &request.vm)?;
+    let superseded = CancellationToken::new();
+    let waiting = (!request.force).then(|| superseded.clone());
+    let held = take_place(app, &vm, context.task, RebootVm::NAME, request.force, waiting).await?;
+    match vm.power(app).await? {
+        Power::Running => {}
+        Power::Paused => {
+            return Err(wrong_power(vm.entry.name(), Power::Paused, "running", "resume it first (resume-vm)"));
+        }
+        Power::Off => return Err(wrong_power(vm.entry.name(), Power::Off, "running", "start it (start-vm)")),
+    }
+    let timeout = Duration::from_secs(request.timeout_s.unwrap_or(TIMEOUT_S).into());
+    Ok(Work::new(vm.target(), held, move |task| async move {
+        let app = &task.app;
+        let mut forced = request.force;
+        if !forced {
+            let went_down =
+                task.step("ask-guest", None, ask_guest(app, &vm, Wanted::Reset, timeout, &superseded)).await?;
+            forced = !went_down;
+        }
+        if forced {
+            task.step("reset", None, reset(app, &vm)).await?;
+        }
+        reconcile::refresh(app, &vm.node, vm.id).await?;
+        Ok(RebootedVm { vm: app.index.to_wire(vm.id)?, forced })
+    }))
+}
+
+/// Resets the guest, and waits for the event that tells of it: the next call must not take it for its own.
+async fn reset(app: &App, vm: &Subject) -> Result<()> {
+    let resets = || app.index.get(vm.id).and_then(|entry| entry.seen).map_or(0, |seen| seen.resets);
+    let (before, mut changes) = (resets(), app.index.changes());
+    vm.node.reset(vm.id).await?;
+    let told = async { while resets() == before && changes.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(LOOK, told).await;
+    Ok(())
+}
+
+/// `pause-vm`
+pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
+    let app = &context.app;
+    let vm = Subject::find(app, &request.vm)?;
+    let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, PauseVm::NAME)?;
+    match vm.power(app).await? {
+        Power::Running => {}
+        power => return Err(wrong_power(vm.entry.name(), power, "running", "only a running VM can be paused")),
+    }
+    Ok(Work::new(vm.target(), held, move |task| async move {
+        task.step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
+        reconcile::refresh(&task.app, &vm.node, vm.id).await?;
+        task.app.index.to_wire(vm.id)
+    }))
+}
+
+/// `resume-vm`
+pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
+    let app = &context.app;
+    let vm = Subject::find(app, &request.vm)?;
+    let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, ResumeVm::NAME)?;
+    match vm.power(app).await? {
+        Power::Paused => {}
+        power => return Err(wrong_power(vm.entry.name(), power, "paused", "only a paused VM can be resumed")),
+    }
+    Ok(Work::new(vm.target(), held, move |task| async move {
+        task.step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
+        reconcile::refresh(&task.app, &vm.node, vm.id).await?;
+        task.app.index.to_wire(vm.id)
+    }))
+}
+
+/// Takes the power lock. A forced call ends one that waits for the guest, and takes its place.
 async fn take_place(
     app: &App,
     vm: &Subject,
     task: Uuid,
+    method: &'static str,
     force: bool,
     waiting: Option<CancellationToken>,
-) -> Result<Vec<crate::task::Held>> {
+) -> Result<Vec<Held>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let taken = app.locks.take_waiting(vm.id, vm.entry.name(), &[Lock::Power], task, StopVm::NAME, waiting.clone());
+        let taken = app.locks.take_waiting(vm.id, vm.entry.name(), &[Lock::Power], task, method, waiting.clone());
         match taken {
             Err(Error::Busy { .. })
                 if force && Instant::now() < deadline && app.locks.supersede(vm.id, Lock::Power) =>
@@ -105,32 +179,66 @@ async fn take_place(
     }
 }
 
-/// Presses the power button until the guest is off. False when it isn't within the timeout.
-async fn ask_guest(app: &App, vm: &Subject, timeout: Duration, superseded: &CancellationToken) -> Result<bool> {
+/// What a guest is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Off,
+    Reset,
+}
+
+/// Presses the power button until the guest is off, or was reset. False when it isn't within the timeout.
+async fn ask_guest(
+    app: &App,
+    vm: &Subject,
+    wanted: Wanted,
+    timeout: Duration,
+    superseded: &CancellationToken,
+) -> Result<bool> {
     let deadline = Instant::now() + timeout;
     let mut changes = app.index.changes();
     let mut press_at = Instant::now();
+    let seen = || app.index.get(vm.id).and_then(|entry| entry.seen);
+    let resets = seen().map_or(0, |seen| seen.resets);
+    let came_about = || match wanted {
+        Wanted::Off => seen().is_none_or(|seen| seen.power == Power::Off),
+        Wanted::Reset => seen().is_some_and(|seen| seen.resets > resets),
+    };
     loop {
         if superseded.is_cancelled() {
-            return Err(Error::Superseded(format!("VM {} was forced off by another call meanwhile", vm.entry.name())));
+            return Err(Error::Superseded(format!("a forced call for VM {} took this one's place", vm.entry.name())));
+        }
+        if came_about() {
+            return Ok(true);
         }
         if Instant::now() >= press_at {
             press_at = Instant::now() + PRESS_AGAIN;
-            match vm.node.press_power_button(vm.id).await {
+            let pressed = match wanted {
+                Wanted::Off => vm.node.press_power_button(vm.id).await,
+                Wanted::Reset => vm.node.ask_reboot(vm.id).await,
+            };
+            match pressed {
                 // It went off in between.
-                Err(error) if error.kind == hypervisor::ErrorKind::WrongState => {}
+                Err(error) if error.kind == ErrorKind::WrongState => {}
                 pressed => pressed?,
             }
         }
-        let seen_off = || app.index.get(vm.id).is_none_or(|entry| entry.power() == Some(Power::Off));
-        if seen_off() || vm.node.power(vm.id).await?.is_none_or(|(power, _)| power == Power::Off) {
-            return Ok(true);
+        // An event may have been missed.
+        let off = vm.node.power(vm.id).await?.is_none_or(|(power, _)| power == Power::Off);
+        match wanted {
+            Wanted::Off if off => return Ok(true),
+            Wanted::Reset if off => {
+                return Err(Error::WrongState {
+                    detail: format!("VM {} powered off instead of rebooting", vm.entry.name()),
+                    hint: Some("start it (start-vm)".to_owned()),
+                });
+            }
+            _ => {}
         }
         if Instant::now() >= deadline {
             return Ok(false);
         }
         let pause = LOOK.min(deadline.saturating_duration_since(Instant::now()));
-        let changed = async { while !seen_off() && changes.changed().await.is_ok() {} };
+        let changed = async { while !came_about() && changes.changed().await.is_ok() {} };
         tokio::select! {
             () = changed => {}
             () = superseded.cancelled() => {}
