@@ -1,9 +1,10 @@
 //! Calling the API over HTTP.
 
-use api::{Problem, Rpc};
+use api::{Problem, Rpc, task::Accepted};
 use reqwest::{StatusCode, blocking, header};
 use serde_json::Value;
 use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
+use uuid::Uuid;
 
 /// A little more than the server waits for a task.
 const TIMEOUT: Duration = Duration::from_secs(320);
@@ -35,12 +36,17 @@ pub enum Failure {
     Unreachable(String),
     /// The server refused or failed.
     Problem(Box<Problem>),
+    /// The work goes on, for longer than the server lets anybody wait.
+    Pending(Uuid),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) | Failure::Unreachable(text) => write!(f, "error: {text}"),
+            Failure::Pending(task) => {
+                write!(f, "the work goes on as task {task}; see: vmyard call describe-task '{{\"task\": \"{task}\"}}'")
+            }
             Failure::Problem(problem) => {
                 write!(f, "error: {} ({})", problem.detail, problem.code.as_str())?;
                 if let Some(hint) = &problem.hint {
@@ -65,6 +71,7 @@ impl Failure {
             Failure::Problem(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
+            Failure::Pending(_) => 4,
         })
     }
 }
@@ -76,7 +83,8 @@ impl Server {
             Some(token) => token.clone(),
             None => read_token()?,
         };
-        let http = blocking::Client::builder().timeout(TIMEOUT).build();
+        // The token goes to the server that was named, not to whatever the environment has for a proxy.
+        let http = blocking::Client::builder().no_proxy().timeout(TIMEOUT).build();
         let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
         Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
     }
@@ -101,6 +109,9 @@ impl Client {
         let body =
             serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))?;
         let reply = self.call_json(R::NAME, &body)?;
+        if let Ok(Accepted { task }) = serde_json::from_value(reply.clone()) {
+            return Err(Failure::Pending(task.id));
+        }
         serde_json::from_value(reply).map_err(|error| {
             Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?"))
         })

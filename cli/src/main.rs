@@ -32,7 +32,7 @@ enum Verb {
     Openapi,
 }
 
-/// Exit codes: 0 done, 1 the server refused or failed, 2 wrong usage, 3 the server can't be reached.
+/// Exit codes: 0 done, 1 the server refused or failed, 2 wrong usage, 3 the server can't be reached, 4 the work goes on.
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {

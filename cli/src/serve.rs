@@ -1,7 +1,7 @@
 //! `vmyard serve`
 
 use server::{Config, config::NodeSettings};
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +45,7 @@ fn node(text: &str) -> Result<(String, String), String> {
 pub fn run(args: Args) -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_env("VMYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if args.log_json {
         log.json().init();

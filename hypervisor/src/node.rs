@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use uuid::Uuid;
 
 /// The deadline of a call that only asks or changes a definition.
 pub(crate) const QUICK: Duration = Duration::from_secs(15);
 /// The deadline of a call that works on an image or waits for QEMU.
 pub(crate) const SLOW: Duration = Duration::from_secs(120);
+
+/// Images copied on a node at a time.
+const COPIES: usize = 2;
 
 /// How a node is reached and what may be taken of it.
 #[derive(Debug, Clone)]
@@ -47,6 +50,8 @@ struct Inner {
     control: Link,
     /// Streams, which take as long as the bytes do.
     bulk: Link,
+    /// Copies at work on the node: they must leave threads for seeds.
+    copies: Semaphore,
     facts: Arc<Mutex<Option<Facts>>>,
 }
 
@@ -76,7 +81,7 @@ impl Node {
         };
         let control = Link::spawn(&config.name, &config.uri, opened, changed)?;
         let bulk = Link::spawn(&config.name, &config.uri, |_| Ok(Vec::new()), |_| {})?;
-        Ok(Node { inner: Arc::new(Inner { config, control, bulk, facts }) })
+        Ok(Node { inner: Arc::new(Inner { config, control, bulk, copies: Semaphore::new(COPIES), facts }) })
     }
 
     /// The node's name.
@@ -120,6 +125,31 @@ impl Node {
         Error { kind, node: self.name().to_owned(), doing: doing.to_owned(), cause: cause.to_owned() }
     }
 
+    /// Fails while a call is at work on the node whose caller has given up, and which is about this domain or about
+    /// none: what it does may still come about, and must not be taken back before.
+    pub fn settle(&self, domain: Option<Uuid>, doing: &str) -> Result<()> {
+        self.inner.control.settle(domain, doing)?;
+        self.inner.bulk.settle(domain, doing)
+    }
+
+    /// A place among the copies at work on the node.
+    pub(crate) async fn place_for_copy(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.inner.copies.acquire().await.ok()
+    }
+
+    /// A short call about one domain.
+    pub(crate) async fn call_about<T: Send + 'static>(
+        &self,
+        domain: Uuid,
+        deadline: Duration,
+        doing: &str,
+        f: impl FnOnce(&libvirt::Domain) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let find = move |connection: &Connect| f(&connection.domain_by_uuid(domain.into_bytes())?);
+        self.inner.control.call(deadline, doing, Some(domain), find).await
+    }
+
     /// A short call.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
@@ -127,7 +157,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.control.call(deadline, doing, f).await
+        self.inner.control.call(deadline, doing, None, f).await
     }
 
     /// A call that moves bytes.
@@ -137,7 +167,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.bulk.call(deadline, doing, f).await
+        self.inner.bulk.call(deadline, doing, None, f).await
     }
 }
 

@@ -55,6 +55,15 @@ pub fn room(app: &App, node: &Node) -> Result<Room> {
 /// Keeps room for a VM on a node, or says what is asked for and what is free. Two calls can't both get the last of it.
 pub fn reserve(app: &App, node: &Node, vm: Uuid, vcpus: u32, memory_mib: u64) -> Result<Reservation> {
     let facts = node.known_facts("tell its capacity")?;
+    if app.index.node(node.name()).scanned_at.is_none() {
+        // What runs there isn't known yet: an empty-looking node may be full.
+        return Err(Error::Node(hypervisor::Error {
+            kind: hypervisor::ErrorKind::Unavailable,
+            node: node.name().to_owned(),
+            doing: "tell its free capacity".to_owned(),
+            cause: "its VMs have not been listed yet".to_owned(),
+        }));
+    }
     let mut promised = lock(&app.admission.promised);
     let room = room_with(app, node.name(), &facts, &promised);
     if memory_mib > room.free_memory_mib {

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 use uuid::Uuid;
@@ -72,15 +72,18 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
         role: Access::Administrator,
         expires_at: None,
     };
+    // A file that was replaced makes the token before it worthless.
+    store.forget_tokens_but(&record.name, &record.hash).await?;
     store.insert_token(&record).await
 }
 
-/// Makes the data directory, closed to others, where there is none.
+/// Makes the data directory where there is none, and closes it to others.
 pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
+        .and_then(|()| fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)))
         .map_err(|error| Error::Internal(format!("make the data directory {}: {error}", data_dir.display())))
 }
 

@@ -1,7 +1,6 @@
-//! The one error type of the server. Transport-free: `rpc/problem.rs` alone knows HTTP.
+//! The one error type of the server. Transport-free: `problem.rs` and `rpc/` alone know HTTP.
 
 use api::FieldError;
-use hypervisor::ErrorKind;
 use uuid::Uuid;
 
 /// The result of an operation.
@@ -120,10 +119,5 @@ impl Error {
     /// The name is taken.
     pub fn exists(kind: &'static str, name: impl Into<String>) -> Error {
         Error::AlreadyExists { kind, name: name.into() }
-    }
-
-    /// Whether the same call may well succeed a little later: a node is away or slow.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Error::Node(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy))
     }
 }

@@ -33,13 +33,13 @@ pub struct Index {
     claims: Arc<Mutex<HashSet<String>>>,
 }
 
-/// A name that is kept until this is dropped.
-pub struct NameClaim {
+/// A name or a hardware address that is kept until this is dropped.
+pub struct Claim {
     claims: Arc<Mutex<HashSet<String>>>,
     key: String,
 }
 
-impl Drop for NameClaim {
+impl Drop for Claim {
     fn drop(&mut self) {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
@@ -49,6 +49,8 @@ impl Drop for NameClaim {
 struct Inner {
     entries: HashMap<Uuid, Entry>,
     nodes: BTreeMap<String, NodeSight>,
+    /// Domains that are gone, with the number of the read that told: an older answer doesn't bring them back.
+    gone: HashMap<Uuid, u64>,
 }
 
 /// A node as last seen.
@@ -82,6 +84,8 @@ pub struct Seen {
     pub at: Time,
     /// When the configuration was read.
     pub view_read: Instant,
+    /// Whether the domain has left a call unanswered: its QEMU hangs.
+    pub silent: bool,
     /// How often the guest was reset since Vmyard first saw it.
     pub resets: u64,
     /// Addresses that the guest agent told.
@@ -158,7 +162,7 @@ impl Entry {
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
             managed: record.is_some(),
-            stale: !node_up,
+            stale: !node_up || seen.is_some_and(|seen| seen.silent),
             observed_at: seen.map(|seen| seen.at),
             created_at: record.map(|record| record.created_at),
         }
@@ -200,8 +204,11 @@ impl Index {
         let entries = records
             .into_iter()
             .map(|record| (record.id, Entry { node: record.node.clone(), record: Some(record), seen: None }));
-        let inner =
-            Inner { entries: entries.collect(), nodes: nodes.map(|name| (name, NodeSight::default())).collect() };
+        let inner = Inner {
+            entries: entries.collect(),
+            nodes: nodes.map(|name| (name, NodeSight::default())).collect(),
+            gone: HashMap::new(),
+        };
         Index {
             inner: RwLock::new(inner),
             version: watch::Sender::new(0),
@@ -219,11 +226,12 @@ impl Index {
     pub fn observe(&self, node: &str, id: Uuid, read: u64, told: Option<(Power, DomainView)>) {
         self.write(|inner| {
             let known = inner.entries.get(&id).and_then(|entry| entry.seen.as_ref());
-            if known.is_some_and(|seen| seen.read > read) {
+            if known.is_some_and(|seen| seen.read > read) || inner.gone.get(&id).is_some_and(|gone| *gone > read) {
                 return;
             }
             let Some((power, view)) = told else {
                 forget_sight(inner, node, id);
+                inner.gone.insert(id, read);
                 return;
             };
             let entry =
@@ -241,6 +249,7 @@ impl Index {
                 view: Arc::new(view),
                 at: Time::now(),
                 view_read: Instant::now(),
+                silent: false,
                 resets,
                 agent_addresses: previous.as_ref().map(|seen| seen.agent_addresses.clone()).unwrap_or_default(),
                 usage: previous.as_ref().and_then(|seen| seen.usage.clone()),
@@ -255,12 +264,14 @@ impl Index {
     pub fn observe_listing(&self, node: &str, read: u64, statuses: &[hypervisor::domain::DomainStatus]) -> Vec<Uuid> {
         let mut unread = Vec::new();
         self.write(|inner| {
+            inner.gone.retain(|_, told| *told > read);
+            let listed: HashSet<Uuid> = statuses.iter().map(|status| status.uuid).collect();
             let gone: Vec<Uuid> = inner
                 .entries
                 .iter()
                 .filter(|(id, entry)| {
                     let older = entry.seen.as_ref().is_some_and(|seen| seen.read < read);
-                    entry.node == node && older && !statuses.iter().any(|status| status.uuid == **id)
+                    entry.node == node && older && !listed.contains(id)
                 })
                 .map(|(id, _)| *id)
                 .collect();
@@ -290,6 +301,15 @@ impl Index {
         self.write(|inner| {
             if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
                 seen.agent_addresses = addresses;
+            }
+        });
+    }
+
+    /// Takes in that a domain has left a call unanswered.
+    pub fn set_silent(&self, id: Uuid) {
+        self.write(|inner| {
+            if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
+                seen.silent = true;
             }
         });
     }
@@ -375,16 +395,21 @@ impl Index {
     }
 
     /// Keeps a name for a VM that is about to be made, unless a VM of ours has it or is about to.
-    pub fn claim_name(&self, name: &str) -> Result<NameClaim> {
+    pub fn claim_name(&self, name: &str) -> Result<Claim> {
         let key = name_key(name);
-        // Between a creation's last write and the end of its claim both hold the name, so there is no gap.
         let ours = |entry: &Entry| entry.record.as_ref().is_some_and(|record| name_key(&record.name) == key);
-        let taken = self.read(|inner| inner.entries.values().any(ours));
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken || !claims.insert(key.clone()) {
-            return Err(Error::exists("VM", name));
+        // The claim comes first. Who had it before has put its record in by now, so that one of the two is seen.
+        let claim = self.claim(&key);
+        match claim {
+            Some(claim) if !self.read(|inner| inner.entries.values().any(ours)) => Ok(claim),
+            _ => Err(Error::exists("VM", name)),
         }
-        Ok(NameClaim { claims: Arc::clone(&self.claims), key })
+    }
+
+    /// Keeps a name or a hardware address for whoever holds the claim.
+    pub fn claim(&self, key: &str) -> Option<Claim> {
+        let fresh = self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        fresh.then(|| Claim { claims: Arc::clone(&self.claims), key: key.to_owned() })
     }
 
     /// Runs `f` over all VMs, with whether each one's node answers.
@@ -490,6 +515,18 @@ mod tests {
         index.observe("a", id, older, Some((Power::Off, view(id, "x"))));
         assert_eq!(index.get(id).unwrap().power(), Some(Power::Running));
         index.observe("a", id, older, None);
+        assert!(index.get(id).is_some());
+    }
+
+    #[test]
+    fn an_older_answer_brings_nothing_back() {
+        let index = index();
+        let id = Uuid::now_v7();
+        let (older, newer) = (index.begin_read(), index.begin_read());
+        index.observe("a", id, newer, None);
+        index.observe("a", id, older, Some((Power::Off, view(id, "x"))));
+        assert!(index.get(id).is_none());
+        index.observe("a", id, index.begin_read(), Some((Power::Off, view(id, "x"))));
         assert!(index.get(id).is_some());
     }
 

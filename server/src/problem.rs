@@ -42,7 +42,11 @@ pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> P
             )
         }
         Error::Invalid(fields) => {
-            let texts: Vec<_> = fields.iter().map(|field| format!("{}: {}", field.field, field.message)).collect();
+            let text = |field: &api::FieldError| match field.field.as_str() {
+                "" => field.message.clone(),
+                name => format!("{name}: {}", field.message),
+            };
+            let texts: Vec<_> = fields.iter().map(text).collect();
             (format!("the request is not valid: {}", texts.join("; ")), fields.clone())
         }
         other => (other.to_string(), Vec::new()),
@@ -106,7 +110,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Busy { task: Some(_), .. } => "wait for that task (describe-task), then call again",
         Error::NoCapacity(_) => "stop a VM, ask for less, or use another node (list-nodes shows what is free)",
         Error::ShuttingDown => "call again when the server is back",
-        Error::Interrupted => "call again",
+        Error::Interrupted => "look at the object, then call again",
         Error::Node(error) => match error.kind {
             ErrorKind::Unavailable => "describe-node says why the node can't be reached; the server goes on trying",
             ErrorKind::Timeout => "the node is slow or hangs; look at the object before you call again",

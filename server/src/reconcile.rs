@@ -1,13 +1,15 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
 use crate::{App, Result, ops};
-use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
+use hypervisor::{ErrorKind, Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// The age at which a configuration is read again, although no event told of a change.
 const VIEW_AGE: Duration = Duration::from_secs(60);
+/// How long a guest agent has to tell its addresses.
+const AGENT: Duration = Duration::from_secs(5);
 /// How many configurations a scan reads again at most.
 const VIEWS_A_SCAN: usize = 50;
 /// Configurations read from one node at a time.
@@ -51,24 +53,16 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
     }
 }
 
-/// Runs for ever: scans the nodes and goes on with deletions.
-pub async fn scan_for_ever(app: App) {
+/// Runs for ever: scans a node and goes on with its deletions. A node that is slow delays only its own rows.
+pub async fn scan_for_ever(app: App, node: Node) {
     let mut ticks = tokio::time::interval(Duration::from_secs(app.config.scan_interval_s.max(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is at once, before any node can be up: its arrival scans it.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        for node in app.nodes.values().filter(|node| node.status().0 == Status::Up) {
-            let (app, node) = (app.clone(), node.clone());
-            // A node that is slow delays only its own rows.
-            tokio::spawn(async move {
-                if let Err(error) = scan(&app, &node).await {
-                    tracing::warn!(%error, "scan");
-                }
-                ops::vm::delete::go_on(&app, &node).await;
-                ops::template::go_on(&app, &node).await;
-            });
+        if node.status().0 == Status::Up {
+            scan_and_go_on(&app, &node).await;
         }
     }
 }
@@ -79,11 +73,15 @@ async fn arrived(app: &App, name: &str) {
     if let Err(error) = prepare(app, node).await {
         tracing::warn!(%error, node = name, "the node lacks what VMs need");
     }
+    scan_and_go_on(app, node).await;
+}
+
+async fn scan_and_go_on(app: &App, node: &Node) {
     if let Err(error) = scan(app, node).await {
         tracing::warn!(%error, "scan");
     }
     ops::vm::delete::go_on(app, node).await;
-    ops::template::go_on(app, node).await;
+    ops::template::go_on(app).await;
 }
 
 /// Makes the pools and the network that VMs need where there are none.
@@ -93,6 +91,10 @@ async fn prepare(app: &App, node: &Node) -> Result<()> {
     node.ensure_pool("default", &path(|settings| &settings.default_pool_path)).await?;
     node.ensure_pool(ops::seeds::POOL, &path(|settings| &settings.seed_pool_path)).await?;
     node.ensure_network("default").await?;
+    if !app.is_recovered() {
+        // No look-up is at work yet: what is there was left by a server that died.
+        node.drop_lookup_pools(ops::template::LOOKUP).await?;
+    }
     Ok(())
 }
 
@@ -114,21 +116,37 @@ pub async fn scan(app: &App, node: &Node) -> Result<()> {
     });
     old.sort_unstable();
     unread.extend(old.into_iter().take(VIEWS_A_SCAN).map(|(_, id)| id));
+    let mut outcome = Ok(());
     for batch in unread.chunks(READS_AT_ONCE) {
-        futures::future::try_join_all(batch.iter().map(|id| refresh(app, node, *id))).await?;
+        // One that can't be read hides no other.
+        let read = futures::future::join_all(batch.iter().map(|id| refresh(app, node, *id))).await;
+        outcome = read.into_iter().fold(outcome, Result::and);
     }
-    for id in running {
-        read_agent_addresses(app, node, id).await;
+    futures::future::join_all(running.into_iter().map(|id| read_agent_addresses(app, node, id))).await;
+    outcome
+}
+
+/// Reads a domain and takes it in. One that leaves the call unanswered is stale from then on.
+pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
+    let read = app.index.begin_read();
+    match node.domain(id).await {
+        Ok(told) => app.index.observe(node.name(), id, read, told),
+        Err(error) => {
+            if error.kind == ErrorKind::Timeout {
+                app.index.set_silent(id);
+            }
+            return Err(error.into());
+        }
     }
     Ok(())
 }
 
-/// Reads a domain and takes it in.
-pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
-    let read = app.index.begin_read();
-    let told = node.domain(id).await?;
-    app.index.observe(node.name(), id, read, told);
-    Ok(())
+/// Reads a domain after a change that is done already: that it can't be read doesn't undo the change, and its node is
+/// then shown as stale; the next scan repairs it.
+pub async fn refresh_after(app: &App, node: &Node, id: Uuid) {
+    if let Err(error) = refresh(app, node, id).await {
+        tracing::warn!(%error, "a domain could not be read after a change");
+    }
 }
 
 fn refresh_soon(app: &App, node: &str, id: Uuid) {
@@ -143,8 +161,8 @@ fn refresh_soon(app: &App, node: &str, id: Uuid) {
 }
 
 async fn read_agent_addresses(app: &App, node: &Node, id: Uuid) {
-    match node.addresses(id, AddressSource::Agent).await {
-        Ok(addresses) => app.index.set_agent_addresses(id, addresses),
-        Err(error) => tracing::debug!(%error, "no addresses from the guest agent"),
+    match tokio::time::timeout(AGENT, node.addresses(id, AddressSource::Agent)).await {
+        Ok(Ok(addresses)) => app.index.set_agent_addresses(id, addresses),
+        _ => tracing::debug!(%id, "no addresses from the guest agent"),
     }
 }

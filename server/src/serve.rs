@@ -13,16 +13,19 @@ use crate::{
 };
 use hypervisor::{Node, NodeConfig};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, TryLockError},
     net::SocketAddr,
     path::Path,
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// How long tasks at work may take to end when the server stops.
 const STOP: Duration = Duration::from_secs(30);
+/// How long answers may take to be sent after that.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long the server waits at its start for nodes to be reached, before it unwinds what is left on them.
 const REACH: Duration = Duration::from_secs(3);
 
@@ -44,6 +47,7 @@ pub async fn serve(
     if config.nodes.is_empty() {
         config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
     }
+    check_nodes(&config)?;
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
@@ -52,18 +56,24 @@ pub async fn serve(
     let router = rpc::router(app.clone(), methods::table());
     listening(address);
 
-    let (tasks, stopped) = (app.clone(), tokio_util::sync::CancellationToken::new());
-    let stopping = stopped.clone();
+    let (tasks, stopped) = (app.clone(), CancellationToken::new());
+    let (stopping, gone) = (stopped.clone(), stopped.clone());
     tokio::spawn(async move {
         stop.await;
         tracing::info!("stopping: no new work is taken");
         tasks.tasks.stop(STOP).await;
         stopping.cancel();
     });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stopped.cancelled().await })
-        .await
-        .map_err(|error| Error::Internal(format!("serve: {error}")))
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
+    // Answers that are under way are sent; a client that dawdles over its request is not waited for.
+    let dawdled = async move {
+        gone.cancelled().await;
+        tokio::time::sleep(ANSWER).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|error| Error::Internal(format!("serve: {error}"))),
+        () = dawdled => Ok(()),
+    }
 }
 
 async fn start(config: Config) -> Result<App> {
@@ -95,7 +105,9 @@ async fn start(config: Config) -> Result<App> {
         in_use,
     });
     tokio::spawn(reconcile::follow_events(app.clone(), events));
-    tokio::spawn(reconcile::scan_for_ever(app.clone()));
+    for node in app.nodes.values() {
+        tokio::spawn(reconcile::scan_for_ever(app.clone(), node.clone()));
+    }
     let recovering = app.clone();
     tokio::spawn(async move {
         reach(&recovering).await;
@@ -103,6 +115,18 @@ async fn start(config: Config) -> Result<App> {
         recovering.recovered.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     Ok(app)
+}
+
+fn check_nodes(config: &Config) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for name in config.nodes.keys() {
+        let field = || format!("nodes.{name}");
+        api::rules::name(name, &()).map_err(|error| Error::field(field(), error.message()))?;
+        if !names.insert(name.to_lowercase()) {
+            return Err(Error::field(field(), "is there twice; names are the same without case"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that no other server works with this data directory: two would unwind each other's tasks. The lock goes

@@ -113,7 +113,9 @@ fn what_is_no_call_is_refused() {
 
     let answer = server.call("no-such-method", json!({}));
     assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")));
-    assert_eq!(server.get("/api/list-vms").status, 405);
+    let answer = server.get("/api/list-vms");
+    assert_eq!((answer.status, &answer.body["status"]), (405, &json!(405)));
+    assert!(answer.body["detail"].as_str().unwrap().starts_with("the request is not valid: methods"), "{answer:?}");
     assert_eq!(server.get("/nowhere").status, 404);
     assert_eq!(server.get("/healthz").status, 200);
     assert_eq!(server.get("/api/openapi.json").body["openapi"], "3.1.0");
@@ -148,4 +150,39 @@ fn a_client_that_hangs_up_does_not_stop_the_work() {
         (listed["vms"][0]["state"] == "shutoff").then_some(())
     });
     lab.ok("delete-vm", json!({"vm": name}));
+}
+
+#[test]
+fn a_client_that_dawdles_does_not_keep_the_server() {
+    let mut lab = Lab::own();
+    let address = lab.server.url.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    write!(
+        stream,
+        "POST /api/list-vms HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{",
+        lab.server.token
+    )
+    .unwrap();
+    let begun = std::time::Instant::now();
+    assert!(lab.server.terminate());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    lab.server.kill_and_restart(&[]);
+}
+
+#[test]
+fn the_data_directory_is_closed_and_a_new_token_replaces_the_old() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut lab = Lab::own();
+    let data = lab.dir.path.join("data");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&data), mode(&data.join("admin.token"))), (0o700, 0o600));
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let old = lab.server.token.clone();
+    std::fs::remove_file(data.join("admin.token")).unwrap();
+    lab.server.kill_and_restart(&[]);
+    assert_eq!(mode(&data), 0o700);
+    assert_ne!(lab.server.token, old);
+    assert_eq!(lab.server.post("list-vms", Some(&old), "application/json", "{}").status, 401);
+    lab.ok("list-vms", json!({}));
 }

@@ -235,3 +235,39 @@ fn a_start_that_fails_leaves_the_vm_off_and_says_why() {
     std::fs::rename(format!("{path}.away"), &path).unwrap();
     vm.start().delete();
 }
+
+#[test]
+fn a_hung_qemu_costs_only_its_own_vm() {
+    let lab = Lab::own();
+    let hung = lab.create("hung").start();
+    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        (command.contains("qemu-system") && command.contains(&hung.id))
+            .then(|| entry.file_name().into_string().unwrap())
+    });
+    let pid = pid.expect("its QEMU");
+    let signal =
+        |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    std::thread::scope(|scope| {
+        // Callers who give up one after another, as users do.
+        let calls: Vec<_> = (0..5)
+            .map(|_| scope.spawn(|| lab.server.call("stop-vm", json!({"vm": hung.id, "timeout_s": 1, "wait": false}))))
+            .collect();
+        for _ in 0..4 {
+            let begun = std::time::Instant::now();
+            let other = lab.create("other");
+            other.ok("start-vm", json!({}));
+            other.delete();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        }
+        calls.into_iter().for_each(|call| drop(call.join().unwrap()));
+    });
+    assert_eq!(lab.ok("list-storage-pools", json!({}))["unreachable"], json!([]));
+    signal("-CONT");
+    eventually("it can be forced off", Duration::from_secs(60), || {
+        let answer = lab.server.call("stop-vm", json!({"vm": hung.id, "force": true}));
+        (answer.status == 200 || hung.state() == "shutoff").then_some(())
+    });
+}

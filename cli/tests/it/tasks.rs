@@ -43,6 +43,7 @@ fn a_task_that_failed_says_why_and_what_was_undone() {
         "unsupported",
     );
     assert!(problem["detail"].as_str().unwrap().contains("make volume"), "{problem}");
+    assert_eq!(lab.ok("describe-task", json!({"task": problem["task"]}))["target"]["name"], "doomed");
     std::fs::rename(lab.node.dir.join("pools/away"), &default).unwrap();
     let task = eventually("the task is unwound", Duration::from_secs(20), || {
         let tasks = lab.ok("list-tasks", json!({"state": "failed"}));

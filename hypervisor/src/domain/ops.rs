@@ -94,8 +94,7 @@ impl Node {
     pub async fn domain(&self, id: Uuid) -> Result<Option<(Power, DomainView)>> {
         let doing = format!("read domain {id}");
         let read = self
-            .call(QUICK, &doing, move |connection| {
-                let domain = connection.domain_by_uuid(id.into_bytes())?;
+            .call_about(id, QUICK, &doing, move |domain| {
                 let (state, _) = domain.state()?;
                 Ok((power(state), domain.xml(0)?))
             })
@@ -113,8 +112,8 @@ impl Node {
     /// A domain's power state, and why it is in it (virDomain…Reason); `None` when there is no such domain.
     pub async fn power(&self, id: Uuid) -> Result<Option<(Power, i32)>> {
         let read = self
-            .call(QUICK, &format!("read the state of domain {id}"), move |connection| {
-                let (state, reason) = connection.domain_by_uuid(id.into_bytes())?.state()?;
+            .call_about(id, QUICK, &format!("read the state of domain {id}"), move |domain| {
+                let (state, reason) = domain.state()?;
                 Ok((power(state), reason))
             })
             .await;
@@ -127,9 +126,9 @@ impl Node {
 
     /// A domain's XML.
     pub async fn domain_xml(&self, id: Uuid, inactive: bool, secrets: bool) -> Result<String> {
-        self.call(QUICK, &format!("read the XML of domain {id}"), move |connection| {
+        self.call_about(id, QUICK, &format!("read the XML of domain {id}"), move |domain| {
             let flags = if inactive { flags::XML_INACTIVE } else { 0 } | if secrets { flags::XML_SECURE } else { 0 };
-            connection.domain_by_uuid(id.into_bytes())?.xml(flags)
+            domain.xml(flags)
         })
         .await
     }
@@ -147,8 +146,7 @@ impl Node {
     pub async fn undefine(&self, id: Uuid) -> Result<bool> {
         let doing = format!("undefine domain {id}");
         let undefined = self
-            .call(QUICK, &doing, move |connection| {
-                let domain = connection.domain_by_uuid(id.into_bytes())?;
+            .call_about(id, QUICK, &doing, move |domain| {
                 if domain.is_active()? {
                     return Ok(false);
                 }
@@ -169,61 +167,46 @@ impl Node {
 
     /// Starts a domain.
     pub async fn start(&self, id: Uuid) -> Result<()> {
-        self.call(SLOW, &format!("start domain {id}"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.start(0)
-        })
-        .await
+        self.call_about(id, SLOW, &format!("start domain {id}"), move |domain| domain.start(0)).await
     }
 
     /// Presses a domain's ACPI power button. The guest decides what comes of it.
     pub async fn press_power_button(&self, id: Uuid) -> Result<()> {
-        self.call(QUICK, &format!("ask domain {id} to power off"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.shutdown(flags::SHUTDOWN_ACPI)
+        self.call_about(id, QUICK, &format!("ask domain {id} to power off"), move |domain| {
+            domain.shutdown(flags::SHUTDOWN_ACPI)
         })
         .await
     }
 
     /// Asks the guest by ACPI to power off, upon which libvirt resets it. The guest decides what comes of it.
     pub async fn ask_reboot(&self, id: Uuid) -> Result<()> {
-        self.call(QUICK, &format!("ask domain {id} to reboot"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.reboot(flags::REBOOT_ACPI)
+        self.call_about(id, QUICK, &format!("ask domain {id} to reboot"), move |domain| {
+            domain.reboot(flags::REBOOT_ACPI)
         })
         .await
     }
 
     /// Presses a domain's reset button.
     pub async fn reset(&self, id: Uuid) -> Result<()> {
-        self.call(QUICK, &format!("reset domain {id}"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.reset()
-        })
-        .await
+        self.call_about(id, QUICK, &format!("reset domain {id}"), move |domain| domain.reset()).await
     }
 
     /// Stops a running domain's CPUs.
     pub async fn pause(&self, id: Uuid) -> Result<()> {
-        self.call(QUICK, &format!("pause domain {id}"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.suspend()
-        })
-        .await
+        self.call_about(id, QUICK, &format!("pause domain {id}"), move |domain| domain.suspend()).await
     }
 
     /// Lets a paused domain's CPUs run on.
     pub async fn resume(&self, id: Uuid) -> Result<()> {
-        self.call(QUICK, &format!("resume domain {id}"), move |connection| {
-            connection.domain_by_uuid(id.into_bytes())?.resume()
-        })
-        .await
+        self.call_about(id, QUICK, &format!("resume domain {id}"), move |domain| domain.resume()).await
     }
 
     /// Cuts a domain's power. One that is off already, or is gone, is fine.
     pub async fn cut_power(&self, id: Uuid) -> Result<()> {
         let cut = self
-            .call(SLOW, &format!("cut the power of domain {id}"), move |connection| {
-                let domain = connection.domain_by_uuid(id.into_bytes())?;
-                match domain.destroy(0) {
-                    Err(_) if !domain.is_active()? => Ok(()),
-                    done => done,
-                }
+            .call_about(id, SLOW, &format!("cut the power of domain {id}"), move |domain| match domain.destroy(0) {
+                Err(_) if !domain.is_active()? => Ok(()),
+                done => done,
             })
             .await;
         match cut {
@@ -239,8 +222,8 @@ impl Node {
             AddressSource::Agent => Source::Agent,
             AddressSource::Arp => Source::Arp,
         };
-        self.call(QUICK, &format!("read the addresses of domain {id}"), move |connection| {
-            let interfaces = connection.domain_by_uuid(id.into_bytes())?.interface_addresses(from)?;
+        self.call_about(id, QUICK, &format!("read the addresses of domain {id}"), move |domain| {
+            let interfaces = domain.interface_addresses(from)?;
             let addresses = interfaces.into_iter().flat_map(|interface| {
                 let mac = interface.mac.unwrap_or_default();
                 interface.addresses.into_iter().map(move |(address, _)| Address { mac: mac.clone(), address, source })

@@ -15,11 +15,14 @@ use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     time::Duration,
 };
 use uuid::Uuid;
 
+/// Linux's flag of that name.
+const O_NONBLOCK: i32 = 0o4000;
 /// How many bytes are moved at once.
 const CHUNK: usize = 1 << 20;
 /// The deadline of a whole copy. The caller watches its progress.
@@ -34,8 +37,6 @@ pub struct Source {
     pub image: Image,
     /// Its length, in bytes.
     pub length: u64,
-    /// Whether it is a volume of a pool, and so meant as a disk image; else it may be any file of the host.
-    pub in_pool: bool,
 }
 
 impl Node {
@@ -45,17 +46,16 @@ impl Node {
         let doing = format!("read image {path}");
         let (wanted, lookup, local) = (path.to_owned(), lookup.to_owned(), self.is_local());
         let found = self.bulk(SLOW, &doing, move |connection| {
-            let in_pool = connection.volume_by_path(&wanted).is_ok();
-            open(connection, &wanted, &lookup, local, |reader, length| Ok((head(reader)?, length, in_pool)))
+            open(connection, &wanted, &lookup, local, |reader, length| Ok((head(reader)?, length)))
         });
-        let (header, length, in_pool) = match found.await {
+        let (header, length) = match found.await {
             Err(error) if error.kind == ErrorKind::NotFound => {
                 return Err(self.error(ErrorKind::NotFound, &doing, "there is no such file on the node"));
             }
             found => found?,
         };
         let image = Image::inspect(&header, length).map_err(|why| self.error(ErrorKind::Refused, &doing, &why))?;
-        Ok(Source { path: path.to_owned(), image, length, in_pool })
+        Ok(Source { path: path.to_owned(), image, length })
     }
 
     /// Copies an image file of the node into a pool as the read-only volume `name`. `progress` gets the bytes copied
@@ -70,6 +70,7 @@ impl Node {
     ) -> Result<VolumeView> {
         let doing = format!("copy image {} into volume {name}", source.path);
         let (source_, lookup, name, local) = (source.clone(), lookup.to_owned(), name.to_owned(), self.is_local());
+        let _place = self.place_for_copy().await;
         let copied = self.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             let target = create_raw(&pool, &name, source_.length, "0444")?;
@@ -91,6 +92,16 @@ impl Node {
             Ok(image) if image == source.image => Ok(volume),
             _ => Err(self.error(ErrorKind::Refused, &doing, "the file changed while it was copied")),
         }
+    }
+
+    /// Takes all passing pools away whose names begin with `prefix`. The files stay.
+    pub async fn drop_lookup_pools(&self, prefix: &str) -> Result<()> {
+        let prefix = prefix.to_owned();
+        self.call(SLOW, "drop passing pools", move |connection| {
+            let ours = |pool: &Pool| pool.name().starts_with(&prefix);
+            connection.pools(0)?.iter().filter(|pool| ours(pool)).try_for_each(Pool::destroy)
+        })
+        .await
     }
 
     /// Takes the passing pool of a look-up away, which a server that died may have left. The files stay.
@@ -115,7 +126,8 @@ fn open<T>(
     f: impl FnOnce(&mut dyn Read, u64) -> libvirt::Result<T>,
 ) -> libvirt::Result<T> {
     if local {
-        let file = File::open(path).map_err(|error| from_io(&error))?;
+        // A FIFO would block the open, a device could react to it: neither is read.
+        let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).map_err(|error| from_io(&error))?;
         let metadata = file.metadata().map_err(|error| from_io(&error))?;
         if !metadata.is_file() {
             return Err(error(ErrorCode::INVALID_ARG, "it is not a regular file"));

@@ -49,14 +49,16 @@ impl Node {
         .await
     }
 
-    /// The volume at this path, if a pool of the node has it.
-    pub async fn volume_at(&self, path: &str) -> Result<Option<VolumeView>> {
+    /// The name of the pool that has a volume at this path.
+    pub async fn pool_with(&self, path: &str) -> Result<Option<String>> {
         let wanted = path.to_owned();
         let found = self
-            .call(QUICK, &format!("read volume {path}"), move |connection| view(&connection.volume_by_path(&wanted)?))
+            .call(QUICK, &format!("look for volume {path}"), move |connection| {
+                Ok(connection.volume_by_path(&wanted)?.pool()?.name())
+            })
             .await;
         match found {
-            Ok(view) => Ok(Some(view)),
+            Ok(name) => Ok(Some(name)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -88,21 +90,19 @@ impl Node {
     }
 
     /// Deletes a volume; returns whether there was one. The caller has made sure that nothing stands on it: libvirt
-    /// would delete the disk of a running VM.
+    /// would delete the disk of a running VM. A pool that is not there is an error: its files may be.
     pub async fn delete_volume(&self, pool: Uuid, name: &str) -> Result<bool> {
         let wanted = name.to_owned();
-        let deleted = self
-            .call(SLOW, &format!("delete volume {name}"), move |connection| {
-                let pool = active(connection, pool)?;
-                let volume = find(&pool, &wanted)?;
-                when_idle(|| volume.delete(0))
-            })
-            .await;
-        match deleted {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.call(SLOW, &format!("delete volume {name}"), move |connection| {
+            let pool = active(connection, pool)?;
+            let deleted = find(&pool, &wanted).and_then(|volume| when_idle(|| volume.delete(0)));
+            match deleted {
+                Ok(()) => Ok(true),
+                Err(error) if error.code == ErrorCode::NO_STORAGE_VOL => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     /// Deletes all volumes whose names begin with `prefix`, files that libvirt hasn't seen yet included; returns how many.

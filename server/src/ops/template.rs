@@ -20,6 +20,9 @@ use hypervisor::{
 };
 use uuid::Uuid;
 
+/// How the names of passing pools begin.
+pub const LOOKUP: &str = "vmyard-lookup-";
+
 /// `register-template`
 pub async fn register(context: Context, request: RegisterTemplate) -> Result<Work<Template>> {
     let app = &context.app;
@@ -28,15 +31,16 @@ pub async fn register(context: Context, request: RegisterTemplate) -> Result<Wor
     }
     let node = node_with_file(app, request.node.as_deref())?;
     let pool = find::pool_on(&node, request.pool.as_deref()).await?;
-    let lookup = format!("vmyard-lookup-{}", context.task.simple());
-    let source = node.inspect_file(&request.file, &lookup).await.map_err(|error| about_file(&request.file, error))?;
-    // Any file of the host has bytes that somebody may not be meant to read.
-    if !source.in_pool && context.caller.role < Access::Administrator {
-        return Err(Error::field(
-            "file",
-            "lies outside of the node's storage pools, where only an administrator may take it from",
-        ));
+    // Any file of the host has bytes that somebody may not be meant to read; so have the seeds.
+    if context.caller.role < Access::Administrator {
+        let pool = node.pool_with(&request.file).await?;
+        if pool.is_none_or(|pool| pool.starts_with("vmyard-")) {
+            let message = "lies outside of the node's storage pools, where only an administrator may take it from";
+            return Err(Error::field("file", message));
+        }
     }
+    let lookup = format!("{LOOKUP}{}", context.task.simple());
+    let source = node.inspect_file(&request.file, &lookup).await.map_err(|error| about_file(&request.file, error))?;
     if pool.available < source.length {
         return Err(Error::NoCapacity(format!(
             "storage pool {} has {} bytes free, the image has {}",
@@ -130,6 +134,8 @@ pub async fn list(context: Context, request: ListTemplates) -> Result<Templates>
     for record in context.app.store.templates().await? {
         rows.push(to_wire(&context.app, &record).await?);
     }
+    // The order of the cursor, which is not every database's.
+    rows.sort_by_key(|template: &Template| template.name.to_lowercase());
     let page = Page { limit: request.limit, cursor: request.cursor };
     let cut = page::cut(rows, &page, |template| template.name.to_lowercase())?;
     Ok(Templates { templates: cut.rows, next_cursor: cut.next_cursor, total: cut.total })
@@ -172,7 +178,7 @@ async fn delete_images(app: &App, template: Uuid) -> Result<()> {
 }
 
 /// Goes on with deletions of templates that were cut off.
-pub async fn go_on(app: &App, _node: &Node) {
+pub async fn go_on(app: &App) {
     let Ok(records) = app.store.templates().await else { return };
     for record in records.iter().filter(|record| record.phase == TemplatePhase::Deleting) {
         let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME)

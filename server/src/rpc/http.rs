@@ -2,20 +2,27 @@
 
 use super::{Answer, Table, openapi, request};
 use crate::{App, Context, Error, Result, auth, auth::Caller, problem};
+use api::Problem;
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::StreamExt;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
+/// How long a client has to send its body.
+const BODY: Duration = Duration::from_secs(30);
 /// The header with the request's id, on every answer.
 const REQUEST_ID: &str = "x-request-id";
 
@@ -58,9 +65,12 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
 
 async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, request: Request) -> Response {
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
-    match try_call(&shared, &method, request).await {
+    // On a task of its own: a client that hangs up must not cut a call in half.
+    let called = tokio::spawn(async move { try_call(&shared, &method, request).await }).await;
+    match called.unwrap_or_else(|_| Err(Error::Internal("a call panicked".to_owned()))) {
         Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", &reply),
         Ok(Answer::Accepted(reply)) => respond(StatusCode::ACCEPTED, "application/json", &reply),
+        Ok(Answer::Failed(error, task)) => respond_problem(&problem::to_wire(&error, Some(id), Some(task))),
         Err(error) => respond_error(&error, id),
     }
 }
@@ -74,10 +84,23 @@ async fn try_call(shared: &Shared, method: &str, request: Request) -> Result<Ans
     {
         return Err(Error::field("", "the request needs the header 'Content-Type: application/json'"));
     }
-    let body =
-        to_bytes(request.into_body(), request::BODY_MAX).await.map_err(|_| Error::TooLarge(request::BODY_MAX))?;
+    let body = tokio::time::timeout(BODY, read_body(request.into_body())).await;
+    let body = body.map_err(|_| Error::field("", format!("the body did not arrive within {} s", BODY.as_secs())))??;
     let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7() };
     shared.table.call(method, context, request::parse(&body)?).await
+}
+
+async fn read_body(body: Body) -> Result<Vec<u8>> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Error::field("", format!("the body broke off: {error}")))?;
+        if bytes.len() + chunk.len() > request::BODY_MAX {
+            return Err(Error::TooLarge(request::BODY_MAX));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
@@ -112,8 +135,9 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
 async fn wrong_verb(request: Request) -> Response {
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
     let error = Error::field("", format!("methods are called by POST, not by {}", request.method()));
-    let mut response = respond_error(&error, id);
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let problem = Problem { status: status.as_u16(), ..problem::to_wire(&error, Some(id), None) };
+    let mut response = respond_problem(&problem);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -124,9 +148,12 @@ async fn no_such_path(request: Request) -> Response {
 }
 
 fn respond_error(error: &Error, request_id: Uuid) -> Response {
-    let problem = problem::to_wire(error, Some(request_id), None);
+    respond_problem(&problem::to_wire(error, Some(request_id), None))
+}
+
+fn respond_problem(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let value = serde_json::to_value(&problem).unwrap_or_default();
+    let value = serde_json::to_value(problem).unwrap_or_default();
     let mut response = respond(status, "application/problem+json", &value);
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

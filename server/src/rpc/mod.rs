@@ -16,6 +16,7 @@ use futures::{FutureExt, future::BoxFuture};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// The longest wait for a task.
 const WAIT: Duration = Duration::from_secs(300);
@@ -53,6 +54,8 @@ pub(crate) enum Answer {
     Done(Value),
     /// 202 with the task.
     Accepted(Value),
+    /// The task has failed.
+    Failed(Error, Uuid),
 }
 
 impl Table {
@@ -98,7 +101,8 @@ impl Table {
                 let mut started = task::start(&app, id, R::NAME, &caller, work).await?;
                 let outcome = if wait { started.wait(WAIT).await } else { None };
                 match outcome {
-                    Some(reply) => Ok(Answer::Done(request::to_value(&*reply?)?)),
+                    Some(Ok(reply)) => Ok(Answer::Done(request::to_value(&*reply)?)),
+                    Some(Err(error)) => Ok(Answer::Failed(error, started.id)),
                     None => {
                         let task = crate::ops::task::to_wire(&app, started.id).await?;
                         Ok(Answer::Accepted(request::to_value(&Accepted { task })?))
@@ -140,7 +144,6 @@ impl Table {
 mod tests {
     use super::*;
     use crate::{App, Config, admission::Admission, app::Parts, auth::Caller, index::Index, store::Store, task};
-    use uuid::Uuid;
 
     async fn app() -> App {
         App::new(Parts {

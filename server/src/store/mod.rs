@@ -35,7 +35,10 @@ impl Store {
     pub async fn open(url: &str) -> Result<Store> {
         sqlx::any::install_default_drivers();
         let sqlite = url.starts_with("sqlite:");
-        let options = AnyConnectOptions::from_str(url).map_err(failed("understand the database's URL"))?;
+        let create = sqlite && !url.contains(":memory:") && !url.contains("mode=");
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = if create { format!("{url}{separator}mode=rwc") } else { url.to_owned() };
+        let options = AnyConnectOptions::from_str(&url).map_err(failed("understand the database's URL"))?;
         // An in-memory database is private to its connection.
         let connections = if url.contains(":memory:") { 1 } else { 8 };
         let pool = AnyPoolOptions::new()
@@ -65,7 +68,7 @@ impl Store {
 
     /// The URL of the default database in a data directory.
     pub fn default_url(data_dir: &Path) -> String {
-        format!("sqlite://{}?mode=rwc", data_dir.join("vmyard.db").display())
+        format!("sqlite://{}", data_dir.join("vmyard.db").display())
     }
 
     /// Whether the database answers.

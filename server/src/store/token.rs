@@ -40,6 +40,17 @@ impl Store {
         .map_err(failed("add a token"))
     }
 
+    /// Forgets the tokens of this name that have another hash.
+    pub async fn forget_tokens_but(&self, name: &str, hash: &str) -> Result<()> {
+        sqlx::query("delete from token where name = $1 and hash <> $2")
+            .bind(name)
+            .bind(hash)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(failed("forget tokens"))
+    }
+
     /// The token with this hash.
     pub async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
         let row = sqlx::query("select id, name, hash, role, expires_at from token where hash = $1")

@@ -93,11 +93,6 @@ impl Locks {
         let waiting = holders.get(&(object, part)).and_then(|holder| holder.superseded.as_ref());
         waiting.map(CancellationToken::cancel).is_some()
     }
-
-    /// Whether a task works on the object.
-    pub fn is_held(&self, object: Uuid) -> bool {
-        lock(&self.holders).keys().any(|(held, _)| *held == object)
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -117,7 +112,6 @@ mod tests {
         assert!(matches!(error, Error::Busy { task: Some(task), .. } if task == first));
         drop(locks.take(vm, "web", &[Lock::Disk], second, "attach-volume").unwrap());
         drop(power);
-        assert!(!locks.is_held(vm));
         locks.take(vm, "web", &[Lock::Disk, Lock::Power], second, "delete-vm").unwrap();
     }
 

@@ -1,6 +1,7 @@
 //! How steps are taken back. Undo is data: it is stored before the step runs, and read again after a crash.
 
 use crate::{App, Result};
+use hypervisor::Node;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -64,23 +65,30 @@ impl Undo {
                 app.index.drop_record(*vm);
             }
             Undo::DeleteVolume { node, pool, file, volume } => {
-                app.node(node)?.delete_volume(*pool, file).await?;
+                settled(app, node, None)?.delete_volume(*pool, file).await?;
                 if let Some(volume) = volume {
                     app.store.forget_volume(*volume).await?;
                 }
             }
             Undo::DeleteSeedFiles { node, vm } => {
-                crate::ops::seeds::delete_files(app.node(node)?, *vm).await?;
+                crate::ops::seeds::delete_files(settled(app, node, None)?, *vm).await?;
             }
             Undo::UndefineDomain { node, vm } => {
-                let node = app.node(node)?;
+                let node = settled(app, node, Some(*vm))?;
                 node.cut_power(*vm).await?;
                 node.undefine(*vm).await?;
                 crate::reconcile::refresh(app, node, *vm).await?;
             }
             Undo::ForgetTemplate { template } => app.store.forget_template(*template).await?,
-            Undo::DropLookupPool { node, pool } => app.node(node)?.drop_lookup_pool(pool).await?,
+            Undo::DropLookupPool { node, pool } => settled(app, node, None)?.drop_lookup_pool(pool).await?,
         }
         Ok(())
     }
+}
+
+/// The node, once no call of an earlier step can still take effect on it.
+fn settled<'a>(app: &'a App, node: &str, domain: Option<Uuid>) -> Result<&'a Node> {
+    let node = app.node(node)?;
+    node.settle(domain, "take something back")?;
+    Ok(node)
 }

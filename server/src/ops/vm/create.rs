@@ -4,7 +4,7 @@ use super::is_up;
 use crate::{
     App, Context, Error, Result,
     admission::{self, Reservation},
-    index::NameClaim,
+    index::Claim,
     ops::{find, seeds, template},
     reconcile,
     seed::{Seed, hash_password},
@@ -37,7 +37,7 @@ struct Plan {
     virt_type: VirtType,
     start: bool,
     _reservation: Reservation,
-    _name: NameClaim,
+    _claims: Vec<Claim>,
 }
 
 /// `create-vm`
@@ -53,7 +53,7 @@ pub async fn create(context: Context, request: CreateVm) -> Result<Work<Vm>> {
 /// Checks everything that can be checked, and changes nothing but a reservation in memory.
 async fn check(app: &App, request: CreateVm) -> Result<Plan> {
     // Of several calls with one name the first goes on; the others are told at once, before they keep room.
-    let name = app.index.claim_name(&request.name)?;
+    let mut claims = vec![app.index.claim_name(&request.name)?];
     let max_vcpus = request.max_vcpus.unwrap_or(request.vcpus);
     if max_vcpus < request.vcpus {
         return Err(Error::field("max_vcpus", format!("must be at least vcpus ({})", request.vcpus)));
@@ -81,7 +81,7 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
     }
     let pool = find::pool_on(&node, request.pool.as_deref()).await?;
     let seeds = seeds::pool(&node).await?;
-    let nics = nics(app, &node, &request).await?;
+    let nics = nics(app, &node, &request, &mut claims).await?;
     let seed = seed(id, &request, &template)?;
     let record = VmRecord {
         id,
@@ -119,7 +119,7 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
         virt_type,
         start,
         _reservation: reservation,
-        _name: name,
+        _claims: claims,
     })
 }
 
@@ -141,14 +141,15 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
     let delete = Undo::DeleteVolume { node: on(), pool: plan.pool.uuid, file: file.clone(), volume: Some(disk_id) };
     let disk = task.step("make-system-disk", Some(delete), make_disk(app, &plan, disk_id, file)).await?;
 
-    if let Some(seed) = &plan.seed {
-        let delete = Undo::DeleteSeedFiles { node: on(), vm };
-        task.step("write-seed", Some(delete), async {
+    // Without a seed there is still the serial line's log, which a start makes.
+    let delete = Undo::DeleteSeedFiles { node: on(), vm };
+    task.step("write-seed", Some(delete), async {
+        if let Some(seed) = &plan.seed {
             node.create_from_bytes(plan.seeds.uuid, &seeds::seed_file(vm), seed.to_iso()?).await?;
-            Ok(())
-        })
-        .await?;
-    }
+        }
+        Ok(())
+    })
+    .await?;
 
     let xml = domain_spec(&plan, &disk)?.to_xml().map_err(|character| {
         Error::field("description", format!("has the character {character:?}, which XML can't hold"))
@@ -162,10 +163,14 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }
 
-    let mut record = plan.record.clone();
     reconcile::refresh(app, node, vm).await?;
-    task.step("make-ready", None, app.store.vm_is_ready(&mut record, task.id)).await?;
-    app.index.put_record(record);
+    task.step("make-ready", None, async {
+        let mut record = plan.record.clone();
+        app.store.vm_is_ready(&mut record, task.id).await?;
+        app.index.put_record(record);
+        Ok(())
+    })
+    .await?;
     app.index.to_wire(vm)
 }
 
@@ -278,7 +283,7 @@ async fn place(
     Err(why)
 }
 
-async fn nics(app: &App, node: &Node, request: &CreateVm) -> Result<Vec<NicSpec>> {
+async fn nics(app: &App, node: &Node, request: &CreateVm, claims: &mut Vec<Claim>) -> Result<Vec<NicSpec>> {
     let Some(wanted) = &request.networks else {
         let network = find::network_on(node, "default").await?;
         return Ok(vec![NicSpec { network: network.name, mac: random_mac()? }]);
@@ -290,13 +295,14 @@ async fn nics(app: &App, node: &Node, request: &CreateVm) -> Result<Vec<NicSpec>
             None => random_mac()?,
             Some(mac) => {
                 let mac = mac.to_lowercase();
-                let twice = nics.iter().any(|other| other.mac == mac);
-                if let Some(user) = mac_user(app, &mac).or(twice.then(|| "this same VM".to_owned())) {
-                    return Err(Error::field(
-                        format!("networks[{position}].mac"),
-                        format!("{mac} is in use by {user}"),
-                    ));
+                let field = format!("networks[{position}].mac");
+                let in_use = |by: &str| Error::field(field, format!("{mac} is in use by {by}"));
+                // Of two calls with one address, or two interfaces of one call, only the first goes on.
+                let Some(claim) = app.index.claim(&mac) else { return Err(in_use("a VM that is being made")) };
+                if let Some(user) = mac_user(app, &mac) {
+                    return Err(in_use(&user));
                 }
+                claims.push(claim);
                 mac
             }
         };

@@ -19,7 +19,8 @@ use uuid::Uuid;
 /// `delete-vm`
 pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedVm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
+    let locks = [Lock::Power, Lock::Disk];
+    let (vm, held) = Subject::lock(app, &request.vm, &locks, context.task, DeleteVm::NAME)?;
     let Some(record) = vm.entry.record.clone() else {
         return Err(Error::Unsupported {
             detail: format!(
@@ -29,7 +30,6 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
             hint: Some(format!("virsh undefine {} on node {}", vm.entry.name(), vm.node.name())),
         });
     };
-    let held = app.locks.take(vm.id, &record.name, &[Lock::Power, Lock::Disk], context.task, DeleteVm::NAME)?;
     // A domain that was undefined outside of Vmyard leaves disk and seed, which go now.
     if let Some((power, _)) = vm.node.power(vm.id).await?
         && power != Power::Off
@@ -48,7 +48,7 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
         task.step("delete-seed", None, seeds::delete_files(&vm.node, vm.id)).await?;
         task.step("forget-vm", None, app.store.forget_vm(vm.id)).await?;
         app.index.drop_record(vm.id);
-        reconcile::refresh(app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(app, &vm.node, vm.id).await;
         Ok(DeletedVm { id: vm.id, name: record.name, kept })
     }))
 }

@@ -6,7 +6,12 @@ pub mod describe;
 pub mod list;
 pub mod power;
 
-use crate::{App, Error, Result, index::Entry, store::VmPhase};
+use crate::{
+    App, Error, Result,
+    index::Entry,
+    store::VmPhase,
+    task::{Held, Lock},
+};
 use api::task::Target;
 use hypervisor::{Node, Status, domain::Power};
 use uuid::Uuid;
@@ -32,6 +37,19 @@ impl Subject {
             }
             _ => Ok(Subject { id, entry, node }),
         }
+    }
+
+    /// The VM of this name or id, locked. It is looked up again under the lock: it may have been deleted in between.
+    fn lock(
+        app: &App,
+        reference: &str,
+        locks: &[Lock],
+        task: Uuid,
+        method: &'static str,
+    ) -> Result<(Subject, Vec<Held>)> {
+        let found = Subject::find(app, reference)?;
+        let held = app.locks.take(found.id, found.entry.name(), locks, task, method)?;
+        Ok((Subject::find(app, &found.id.to_string())?, held))
     }
 
     fn target(&self) -> Target {

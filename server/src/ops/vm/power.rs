@@ -24,8 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// `start-vm`
 pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
-    let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, StartVm::NAME)?;
+    let (vm, held) = Subject::lock(app, &request.vm, &[Lock::Power], context.task, StartVm::NAME)?;
     match vm.power(app).await? {
         Power::Off => {}
         Power::Paused => {
@@ -40,7 +39,7 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
         let _reservation = reservation;
         let app = &task.app;
         let started = task.step("start-domain", None, async { Ok(vm.node.start(vm.id).await?) }).await;
-        reconcile::refresh(app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(app, &vm.node, vm.id).await;
         started?;
         app.index.to_wire(vm.id)
     }))
@@ -78,7 +77,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
         if forced {
             task.step("cut-power", None, async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
         }
-        reconcile::refresh(app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(app, &vm.node, vm.id).await;
         Ok(StoppedVm { vm: app.index.to_wire(vm.id)?, forced })
     }))
 }
@@ -109,7 +108,7 @@ pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<Rebooted
         if forced {
             task.step("reset", None, reset(app, &vm)).await?;
         }
-        reconcile::refresh(app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(app, &vm.node, vm.id).await;
         Ok(RebootedVm { vm: app.index.to_wire(vm.id)?, forced })
     }))
 }
@@ -127,15 +126,14 @@ async fn reset(app: &App, vm: &Subject) -> Result<()> {
 /// `pause-vm`
 pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
-    let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, PauseVm::NAME)?;
+    let (vm, held) = Subject::lock(app, &request.vm, &[Lock::Power], context.task, PauseVm::NAME)?;
     match vm.power(app).await? {
         Power::Running => {}
         power => return Err(wrong_power(vm.entry.name(), power, "running", "only a running VM can be paused")),
     }
     Ok(Work::new(vm.target(), held, move |task| async move {
         task.step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
-        reconcile::refresh(&task.app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
 }
@@ -143,15 +141,14 @@ pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
 /// `resume-vm`
 pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
-    let held = app.locks.take(vm.id, vm.entry.name(), &[Lock::Power], context.task, ResumeVm::NAME)?;
+    let (vm, held) = Subject::lock(app, &request.vm, &[Lock::Power], context.task, ResumeVm::NAME)?;
     match vm.power(app).await? {
         Power::Paused => {}
         power => return Err(wrong_power(vm.entry.name(), power, "paused", "only a paused VM can be resumed")),
     }
     Ok(Work::new(vm.target(), held, move |task| async move {
         task.step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
-        reconcile::refresh(&task.app, &vm.node, vm.id).await?;
+        reconcile::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
 }
@@ -199,6 +196,7 @@ async fn ask_guest(
     let mut press_at = Instant::now();
     let seen = || app.index.get(vm.id).and_then(|entry| entry.seen);
     let resets = seen().map_or(0, |seen| seen.resets);
+    let connection = vm.node.status();
     let came_about = || match wanted {
         Wanted::Off => seen().is_none_or(|seen| seen.power == Power::Off),
         Wanted::Reset => seen().is_some_and(|seen| seen.resets > resets),
@@ -219,11 +217,16 @@ async fn ask_guest(
             match pressed {
                 // It went off in between.
                 Err(error) if error.kind == ErrorKind::WrongState => {}
+                // The node is away for a moment; the guest may still have heard.
+                Err(error) if is_passing(&error) => {}
                 pressed => pressed?,
             }
         }
         // An event may have been missed.
-        let off = vm.node.power(vm.id).await?.is_none_or(|(power, _)| power == Power::Off);
+        let off = match vm.node.power(vm.id).await {
+            Err(error) if is_passing(&error) => false,
+            power => power?.is_none_or(|(power, _)| power == Power::Off),
+        };
         match wanted {
             Wanted::Off if off => return Ok(true),
             Wanted::Reset if off => {
@@ -235,6 +238,17 @@ async fn ask_guest(
             _ => {}
         }
         if Instant::now() >= deadline {
+            // Events of a lost connection are lost: the guest may have rebooted, and must not be reset for it.
+            if wanted == Wanted::Reset && vm.node.status() != connection {
+                return Err(Error::WrongState {
+                    detail: format!(
+                        "the connection to node {} was lost meanwhile, so it isn't known whether VM {} rebooted",
+                        vm.node.name(),
+                        vm.entry.name()
+                    ),
+                    hint: Some("look at the guest before you call again".to_owned()),
+                });
+            }
             return Ok(false);
         }
         let pause = LOOK.min(deadline.saturating_duration_since(Instant::now()));
@@ -245,4 +259,9 @@ async fn ask_guest(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Whether the node may well answer a moment later.
+fn is_passing(error: &hypervisor::Error) -> bool {
+    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy)
 }
