@@ -1,13 +1,14 @@
 //! A virtualisation node in Vmyard's words: connect and reconnect, domains, pools, volumes, networks, events.
 //!
 //! The only user of the crate `libvirt`. Everything here is asynchronous and has a deadline, although libvirt blocks:
-//! see [`link`] for how. XML is written by typed builders and read by small views; nothing is ever redefined from a
+//! see [`lane`] for how. XML is written by typed builders and read by small views; nothing is ever redefined from a
 //! view, which would drop what libvirt or an administrator added.
 
 pub mod domain;
 mod error;
 mod event;
 mod facts;
+mod lane;
 mod link;
 pub mod network;
 mod node;

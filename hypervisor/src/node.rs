@@ -1,6 +1,8 @@
-//! A node: two links to its libvirt, what it is, and how to call it.
+//! A node: the link to its libvirt, lanes for calls, what it is, and how to call it.
 
-use crate::{Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts, link::Link, uri};
+use crate::{
+    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts, lane::Lane, link::Link, uri,
+};
 use libvirt::{Connect, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -46,10 +48,13 @@ pub struct Node {
 
 struct Inner {
     config: NodeConfig,
-    /// Short calls, and events.
-    control: Link,
+    link: Arc<Link>,
+    /// Short calls.
+    control: Lane,
     /// Streams, which take as long as the bytes do.
-    bulk: Link,
+    bulk: Lane,
+    /// Statistics, which wait for every QEMU of the node: one that hangs must delay nothing else.
+    sampler: Lane,
     /// Copies at work on the node: they must leave threads for seeds.
     copies: Semaphore,
     facts: Arc<Mutex<Option<Facts>>>,
@@ -79,9 +84,12 @@ impl Node {
                 let _ = events.send(event);
             }
         };
-        let control = Link::spawn(&config.name, &config.uri, opened, changed)?;
-        let bulk = Link::spawn(&config.name, &config.uri, |_| Ok(Vec::new()), |_| {})?;
-        Ok(Node { inner: Arc::new(Inner { config, control, bulk, copies: Semaphore::new(COPIES), facts }) })
+        let link = Arc::new(Link::spawn(&config.name, &config.uri, opened, changed)?);
+        let lane = |threads| Lane::spawn(&config.name, &config.uri, &link, threads);
+        let (control, bulk, sampler) = (lane(4)?, lane(4)?, lane(1)?);
+        Ok(Node {
+            inner: Arc::new(Inner { config, link, control, bulk, sampler, copies: Semaphore::new(COPIES), facts }),
+        })
     }
 
     /// The node's name.
@@ -99,15 +107,15 @@ impl Node {
         uri::is_local(&self.inner.config.uri)
     }
 
-    /// What its control connection is, and since when.
+    /// What its connection is, and since when.
     pub fn status(&self) -> (Status, Instant) {
-        self.inner.control.status()
+        self.inner.link.status()
     }
 
-    /// Returns when its control connection is up. One that was lost, or is being made, just now has a moment; one that
+    /// Returns when its connection is up. One that was lost, or is being made, just now has a moment; one that
     /// is away for longer fails at once.
     pub async fn wait_until_up(&self, doing: &str) -> Result<()> {
-        self.inner.control.wait_until_up(doing).await
+        self.inner.link.wait_until_up(doing).await
     }
 
     /// What the node is; `None` until it was reached once.
@@ -158,6 +166,16 @@ impl Node {
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.inner.control.call(deadline, doing, None, f).await
+    }
+
+    /// A call that asks every QEMU of the node.
+    pub(crate) async fn sample<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        doing: &str,
+        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.sampler.call(deadline, doing, None, f).await
     }
 
     /// A call that moves bytes.

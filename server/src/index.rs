@@ -283,7 +283,6 @@ impl Index {
                 match entry.and_then(|entry| entry.seen.as_mut()) {
                     Some(seen) if seen.power == status.power => {
                         seen.at = Time::now();
-                        take_sample(seen, status.sample);
                     }
                     Some(seen) if seen.read > read => {}
                     _ => unread.push(status.uuid),
@@ -301,6 +300,18 @@ impl Index {
         self.write(|inner| {
             if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
                 seen.agent_addresses = addresses;
+            }
+        });
+    }
+
+    /// Takes in what the domains of a node have used.
+    pub fn take_samples(&self, node: &str, samples: &[(Uuid, Sample)]) {
+        self.write(|inner| {
+            for (id, sample) in samples {
+                let entry = inner.entries.get_mut(id).filter(|entry| entry.node == node);
+                if let Some(seen) = entry.and_then(|entry| entry.seen.as_mut()) {
+                    take_sample(seen, *sample);
+                }
             }
         });
     }
@@ -460,12 +471,12 @@ fn forget_sight(inner: &mut Inner, node: &str, id: Uuid) {
 }
 
 /// Two readings make a use.
-fn take_sample(seen: &mut Seen, sample: Option<Sample>) {
-    let Some(sample) = sample.filter(|_| seen.power == Power::Running) else {
+fn take_sample(seen: &mut Seen, sample: Sample) {
+    if seen.power != Power::Running {
         seen.usage = None;
         seen.last_sample = None;
         return;
-    };
+    }
     let now = Instant::now();
     let cpu_percent = seen.last_sample.and_then(|(last, at)| {
         // The counter starts again when QEMU does.

@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// The age at which a configuration is read again, although no event told of a change.
 const VIEW_AGE: Duration = Duration::from_secs(60);
+/// How often the use of CPU and memory is read.
+const SAMPLE: Duration = Duration::from_secs(10);
 /// How long a guest agent has to tell its addresses.
 const AGENT: Duration = Duration::from_secs(5);
 /// How many configurations a scan reads again at most.
@@ -67,6 +69,23 @@ pub async fn scan_for_ever(app: App, node: Node) {
     }
 }
 
+/// Runs for ever: reads what a node's domains use.
+pub async fn sample_for_ever(app: App, node: Node) {
+    let mut ticks = tokio::time::interval(SAMPLE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if node.status().0 != Status::Up {
+            continue;
+        }
+        match node.samples().await {
+            Ok(samples) => app.index.take_samples(node.name(), &samples),
+            // libvirt's test driver has none; a QEMU that hangs delays those of its node.
+            Err(error) => tracing::debug!(%error, "no statistics"),
+        }
+    }
+}
+
 /// A node has come up: make what VMs need on it, and look at everything.
 async fn arrived(app: &App, name: &str) {
     let Ok(node) = app.node(name) else { return };
@@ -101,7 +120,7 @@ async fn prepare(app: &App, node: &Node) -> Result<()> {
 /// Lists a node's domains and reads what is unknown, changed or old.
 pub async fn scan(app: &App, node: &Node) -> Result<()> {
     let read = app.index.begin_read();
-    let statuses = node.domains(true).await?;
+    let statuses = node.domains().await?;
     let mut unread = app.index.observe_listing(node.name(), read, &statuses);
     let mut old: Vec<(Instant, Uuid)> = Vec::new();
     let mut running = Vec::new();

@@ -107,6 +107,7 @@ async fn start(config: Config) -> Result<App> {
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     for node in app.nodes.values() {
         tokio::spawn(reconcile::scan_for_ever(app.clone(), node.clone()));
+        tokio::spawn(reconcile::sample_for_ever(app.clone(), node.clone()));
     }
     let recovering = app.clone();
     tokio::spawn(async move {

@@ -20,14 +20,12 @@ pub enum Power {
 }
 
 /// A domain in a listing of a node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainStatus {
     /// The domain.
     pub uuid: Uuid,
     /// Its power state.
     pub power: Power,
-    /// What it has used, when it is on.
-    pub sample: Option<Sample>,
 }
 
 /// A reading of a domain's counters.
@@ -64,27 +62,33 @@ pub enum AddressSource {
 }
 
 impl Node {
-    /// All domains of the node with their power states, by one call; with what they have used when `samples` is true
-    /// (a QEMU that is busy is skipped, not waited for).
-    pub async fn domains(&self, samples: bool) -> Result<Vec<DomainStatus>> {
-        self.call(QUICK, "list domains", move |connection| {
-            let (what, how) = match samples {
-                true => (flags::STATS_STATE | flags::STATS_CPU_TOTAL | flags::STATS_BALLOON, flags::STATS_NOWAIT),
-                false => (flags::STATS_STATE, 0),
-            };
-            match connection.domain_stats(what, how) {
+    /// All domains of the node with their power states, by one call that asks no QEMU.
+    pub async fn domains(&self) -> Result<Vec<DomainStatus>> {
+        self.call(QUICK, "list domains", |connection| {
+            match connection.domain_stats(flags::STATS_STATE, 0) {
                 Ok(stats) => Ok(stats.iter().map(status).collect()),
                 // libvirt's test driver has no bulk statistics.
                 Err(error) if error.code == libvirt::ErrorCode::NO_SUPPORT => {
                     let domains = connection.domains(0)?;
                     let statuses = domains.iter().map(|domain| {
                         let (state, _) = domain.state()?;
-                        Ok(DomainStatus { uuid: Uuid::from_bytes(domain.uuid()), power: power(state), sample: None })
+                        Ok(DomainStatus { uuid: Uuid::from_bytes(domain.uuid()), power: power(state) })
                     });
                     statuses.collect()
                 }
                 Err(error) => Err(error),
             }
+        })
+        .await
+    }
+
+    /// What the domains that are on have used, by one call. It may wait for a QEMU that hangs; one that is only busy is
+    /// skipped.
+    pub async fn samples(&self) -> Result<Vec<(Uuid, Sample)>> {
+        self.sample(QUICK, "read statistics", |connection| {
+            let (what, how) =
+                (flags::STATS_CPU_TOTAL | flags::STATS_BALLOON, flags::STATS_NOWAIT | flags::STATS_ONLY_ACTIVE);
+            Ok(connection.domain_stats(what, how)?.iter().filter_map(sample).collect())
         })
         .await
     }
@@ -250,10 +254,15 @@ fn status(stats: &DomainStats) -> DomainStatus {
         Some(3 | 7) => Power::Paused,
         _ => Power::Off,
     };
-    let sample = number("cpu.time").map(|cpu_time_ns| Sample {
-        cpu_time_ns,
+    DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power }
+}
+
+fn sample(stats: &DomainStats) -> Option<(Uuid, Sample)> {
+    let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64);
+    let sample = Sample {
+        cpu_time_ns: number("cpu.time")?,
         available_kib: number("balloon.available"),
         usable_kib: number("balloon.usable"),
-    });
-    DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power, sample }
+    };
+    Some((Uuid::from_bytes(stats.uuid), sample))
 }
