@@ -21,8 +21,8 @@ pub struct CloudInit {
     #[serde(default)]
     #[garde(length(max = 64), inner(custom(check_ssh_key)))]
     pub ssh_keys: Vec<String>,
-    /// The user's own user-data (`#cloud-config`, `#!`, …), at most 256 KiB; it is merged after Vmyard's.
-    #[garde(inner(length(max = 262_144)))]
+    /// The user's own user-data (`#cloud-config`, `#!`, …; no MIME), at most 256 KiB. Its lists are appended to Vmyard's.
+    #[garde(inner(length(max = 262_144), custom(check_user_data)))]
     pub user_data: Option<String>,
 }
 
@@ -30,6 +30,15 @@ impl std::fmt::Debug for CloudInit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Password and user-data may hold secrets: they never reach a log.
         f.debug_struct("CloudInit").field("hostname", &self.hostname).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+fn check_user_data(value: &str, _: &()) -> garde::Result {
+    // It becomes a part of a MIME message itself.
+    let start = value.trim_start().to_ascii_lowercase();
+    match start.starts_with("content-type:") || start.starts_with("mime-version:") {
+        true => Err(garde::Error::new("must not be MIME; give a #cloud-config, a script or a #cloud-config-archive")),
+        false => Ok(()),
     }
 }
 

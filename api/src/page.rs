@@ -16,7 +16,7 @@ pub struct Page {
     #[garde(inner(range(min = 1, max = 1000)))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
-    #[garde(inner(length(min = 1, max = 512)))]
+    #[garde(inner(length(min = 1, max = 8192)))]
     pub cursor: Option<String>,
 }
 

@@ -81,13 +81,25 @@ impl Server {
     pub fn connect(&self) -> Result<Client, Failure> {
         let token = match &self.token {
             Some(token) => token.clone(),
-            None => read_token()?,
+            None if is_local(&self.url) => read_token()?,
+            None => {
+                return Err(Failure::Usage(format!("no token for {}: give --token or VMYARD_TOKEN", self.url)));
+            }
         };
         // The token goes to the server that was named, not to whatever the environment has for a proxy.
         let http = blocking::Client::builder().no_proxy().timeout(TIMEOUT).build();
         let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
         Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
     }
+}
+
+/// Whether the server is on this machine: the token of this machine goes nowhere else.
+fn is_local(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or(url).split(['/', '?']).next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost"
+        || name == "[::1]"
+        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The administrator's token of a server on this machine.

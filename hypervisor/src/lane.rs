@@ -54,6 +54,15 @@ pub(crate) struct Lane {
     shared: Arc<Shared>,
 }
 
+/// What a call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It only asks: nobody needs to wait for its late end.
+    Asks,
+    /// It changes something, which may come about after its caller has given up.
+    Changes,
+}
+
 /// How far a call is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -69,6 +78,7 @@ enum Stage {
 /// The caller's side of a call. Dropping it is giving up, by a deadline or because nobody wants the answer any more.
 struct Caller {
     shared: Arc<Shared>,
+    kind: Kind,
     domain: Option<Uuid>,
     stage: Arc<Mutex<Stage>>,
 }
@@ -78,11 +88,11 @@ impl Drop for Caller {
         let mut stage = lock(&self.stage);
         match *stage {
             Stage::Queued => *stage = Stage::Cancelled,
-            Stage::Running => {
+            Stage::Running if self.kind == Kind::Changes => {
                 *stage = Stage::Late;
                 *lock(&self.shared.late).entry(self.domain).or_default() += 1;
             }
-            Stage::Cancelled | Stage::Late | Stage::Ended => {}
+            Stage::Running | Stage::Cancelled | Stage::Late | Stage::Ended => {}
         }
     }
 }
@@ -110,6 +120,7 @@ impl Lane {
     /// that has begun goes on, and whether it took effect isn't known.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
+        kind: Kind,
         deadline: Duration,
         doing: &str,
         domain: Option<Uuid>,
@@ -126,7 +137,7 @@ impl Lane {
         };
         let (reply, answer) = oneshot::channel();
         let stage = Arc::new(Mutex::new(Stage::Queued));
-        let caller = Caller { shared: Arc::clone(&self.shared), domain, stage: Arc::clone(&stage) };
+        let caller = Caller { shared: Arc::clone(&self.shared), kind, domain, stage: Arc::clone(&stage) };
         let shared = Arc::clone(&self.shared);
         let job: Job = Box::new(move |connection| {
             let _place = place;
@@ -156,7 +167,7 @@ impl Lane {
         }
     }
 
-    /// Fails while a call is at work whose caller has given up, and which is about this domain or about none: what it does
+    /// Fails while a call that changes something is at work whose caller has given up, and which is about this domain or about none: what it does
     /// may still come about.
     pub(crate) fn settle(&self, domain: Option<Uuid>, doing: &str) -> Result<()> {
         let late = lock(&self.shared.late);
@@ -276,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_call_is_waited_for_before_anything_is_taken_back() {
         let lane = lane();
-        let error = lane.call(Duration::from_millis(100), "sleep", None, sleep(1.0)).await.unwrap_err();
+        let error = lane.call(Kind::Changes, Duration::from_millis(100), "sleep", None, sleep(1.0)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Timeout);
         assert_eq!(lane.settle(None, "undo").unwrap_err().kind, ErrorKind::Busy);
         let end = Instant::now() + Duration::from_secs(10);
@@ -293,13 +304,15 @@ mod tests {
         let calls: Vec<_> = (0..8)
             .map(|_| {
                 let lane = Arc::clone(&lane);
-                let call = async move { lane.call(Duration::from_secs(1), "hang", Some(hung), sleep(3.0)).await };
+                let call = async move {
+                    lane.call(Kind::Changes, Duration::from_secs(1), "hang", Some(hung), sleep(3.0)).await
+                };
                 tokio::spawn(call)
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        lane.call(Duration::from_millis(500), "work", None, sleep(0.0)).await.unwrap();
-        lane.call(Duration::from_millis(500), "work", Some(Uuid::max()), sleep(0.0)).await.unwrap();
+        lane.call(Kind::Changes, Duration::from_millis(500), "work", None, sleep(0.0)).await.unwrap();
+        lane.call(Kind::Changes, Duration::from_millis(500), "work", Some(Uuid::max()), sleep(0.0)).await.unwrap();
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap_err().kind, ErrorKind::Timeout);
         }
@@ -310,11 +323,13 @@ mod tests {
         let lane = Arc::new(lane());
         for _ in 0..THREADS {
             let lane = Arc::clone(&lane);
-            tokio::spawn(async move { lane.call(Duration::from_secs(5), "fill", None, sleep(0.5)).await });
+            tokio::spawn(
+                async move { lane.call(Kind::Changes, Duration::from_secs(5), "fill", None, sleep(0.5)).await },
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         let (ran, told) = mpsc::channel();
-        let late = lane.call(Duration::from_millis(50), "queued", None, move |_| {
+        let late = lane.call(Kind::Changes, Duration::from_millis(50), "queued", None, move |_| {
             let _ = ran.send(());
             Ok(())
         });

@@ -116,9 +116,12 @@ impl Shared {
         changed: &impl Fn(&Status),
     ) {
         let set = |status: Status| {
-            let known = self.status.borrow().0 == status;
-            if !known {
-                self.status.send_replace((status.clone(), Instant::now()));
+            let (known, since) = self.status.borrow().clone();
+            // Down for another reason is no change: it stays down since then.
+            let same = std::mem::discriminant(&known) == std::mem::discriminant(&status);
+            let since = if same { since } else { Instant::now() };
+            self.status.send_replace((status.clone(), since));
+            if !same {
                 changed(&status);
             }
         };

@@ -27,25 +27,22 @@ pub struct NetworkView {
 impl Node {
     /// All networks of the node.
     pub async fn networks(&self) -> Result<Vec<NetworkView>> {
-        self.call(QUICK, "list networks", |connection| connection.networks(0)?.iter().map(view).collect()).await
+        self.ask("list networks", |connection| {
+            Ok(connection.networks(0)?.iter().filter_map(|network| view(network).ok()).collect())
+        })
+        .await
     }
 
-    /// Makes a NAT network of this name where there is none (with the subnet 192.168.122.0/24, or the next that the
-    /// node doesn't use), and starts it when it is inactive.
+    /// Makes a NAT network of this name where there is none, with the first subnet of 192.168.122.0/24, 192.168.123.0/24, …
+    /// that starts; starts one that is there and inactive (Debian's is, when it is new).
     pub async fn ensure_network(&self, name: &str) -> Result<()> {
         let wanted = name.to_owned();
-        self.call(QUICK, &format!("make network {name}"), move |connection| {
-            let network = match connection.network_by_name(&wanted) {
-                Err(error) if error.code == ErrorCode::NO_NETWORK => {
-                    let network = connection.define_network(&nat_xml(connection, &wanted)?)?;
-                    network.set_autostart(true)?;
-                    network
-                }
-                found => found?,
-            };
-            match network.is_active()? {
-                true => Ok(()),
-                false => network.start(),
+        self.change(QUICK, &format!("make network {name}"), move |connection| {
+            match connection.network_by_name(&wanted) {
+                Err(error) if error.code == ErrorCode::NO_NETWORK => define_nat(connection, &wanted),
+                Err(error) => Err(error),
+                Ok(network) if network.is_active()? => Ok(()),
+                Ok(network) => network.start(),
             }
         })
         .await
@@ -55,7 +52,7 @@ impl Node {
     pub async fn network(&self, name: &str) -> Result<Option<NetworkView>> {
         let wanted = name.to_owned();
         let found = self
-            .call(QUICK, &format!("read network {name}"), move |connection| view(&connection.network_by_name(&wanted)?))
+            .ask(&format!("read network {name}"), move |connection| view(&connection.network_by_name(&wanted)?))
             .await;
         match found {
             Ok(view) => Ok(Some(view)),
@@ -97,19 +94,27 @@ fn view(network: &libvirt::Network) -> libvirt::Result<NetworkView> {
     Ok(view)
 }
 
-/// A NAT network on the first of 192.168.122.0/24, 192.168.123.0/24, … that no other network of the node has. (Two
-/// libvirts nested in one another would otherwise both take the first, and the guest would lose its route.)
-fn nat_xml(connection: &Connect, name: &str) -> libvirt::Result<String> {
-    let taken: Vec<String> = connection
-        .networks(0)?
-        .iter()
-        .map(view)
-        .collect::<libvirt::Result<Vec<_>>>()?
-        .into_iter()
-        .flat_map(|view| view.addresses)
-        .collect();
-    let third = (122..=254).find(|n| !taken.iter().any(|address| address.starts_with(&format!("192.168.{n}."))));
-    let prefix = format!("192.168.{}", third.unwrap_or(122));
+/// Defines and starts a NAT network. A subnet that the node uses already makes the start fail (in a nested libvirt the
+/// first one is the host's own), and the next is tried.
+fn define_nat(connection: &Connect, name: &str) -> libvirt::Result<()> {
+    let mut third = 122;
+    loop {
+        let network = connection.define_network(&nat_xml(name, third))?;
+        match network.start() {
+            Ok(()) => return network.set_autostart(true),
+            Err(error) => {
+                network.undefine()?;
+                third += 1;
+                if third > 130 {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+fn nat_xml(name: &str, third: u8) -> String {
+    let prefix = format!("192.168.{third}");
     let mut xml = Xml::new();
     xml.nest("network", &[], |xml| {
         xml.text("name", &[], name);
@@ -120,6 +125,6 @@ fn nat_xml(connection: &Connect, name: &str) -> libvirt::Result<String> {
             });
         });
     });
-    // A name that XML can't hold is refused by libvirt as well: it comes from the configuration, not from a client.
-    Ok(xml.finish().unwrap_or_default())
+    // A name that XML can't hold comes from nobody: it is ours.
+    xml.finish().unwrap_or_default()
 }

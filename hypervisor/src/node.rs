@@ -1,9 +1,12 @@
 //! A node: the link to its libvirt, lanes for calls, what it is, and how to call it.
 
 use crate::{
-    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts, lane::Lane, link::Link, uri,
+    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts,
+    lane::{Kind, Lane},
+    link::Link,
+    uri,
 };
-use libvirt::{Connect, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
+use libvirt::{Connect, Domain, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -146,26 +149,46 @@ impl Node {
         self.inner.copies.acquire().await.ok()
     }
 
-    /// A short call about one domain.
-    pub(crate) async fn call_about<T: Send + 'static>(
+    /// A short call that changes one domain.
+    pub(crate) async fn change_domain<T: Send + 'static>(
         &self,
         domain: Uuid,
         deadline: Duration,
         doing: &str,
-        f: impl FnOnce(&libvirt::Domain) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Domain) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         let find = move |connection: &Connect| f(&connection.domain_by_uuid(domain.into_bytes())?);
-        self.inner.control.call(deadline, doing, Some(domain), find).await
+        self.inner.control.call(Kind::Changes, deadline, doing, Some(domain), find).await
     }
 
-    /// A short call.
-    pub(crate) async fn call<T: Send + 'static>(
+    /// A short call that asks about one domain.
+    pub(crate) async fn ask_domain<T: Send + 'static>(
+        &self,
+        domain: Uuid,
+        doing: &str,
+        f: impl FnOnce(&Domain) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let find = move |connection: &Connect| f(&connection.domain_by_uuid(domain.into_bytes())?);
+        self.inner.control.call(Kind::Asks, QUICK, doing, Some(domain), find).await
+    }
+
+    /// A short call that changes something.
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         deadline: Duration,
         doing: &str,
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.control.call(deadline, doing, None, f).await
+        self.inner.control.call(Kind::Changes, deadline, doing, None, f).await
+    }
+
+    /// A short call that only asks.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        doing: &str,
+        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.control.call(Kind::Asks, QUICK, doing, None, f).await
     }
 
     /// A call that asks every QEMU of the node.
@@ -175,7 +198,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.sampler.call(deadline, doing, None, f).await
+        self.inner.sampler.call(Kind::Asks, deadline, doing, None, f).await
     }
 
     /// A call that moves bytes.
@@ -185,7 +208,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.bulk.call(deadline, doing, None, f).await
+        self.inner.bulk.call(Kind::Changes, deadline, doing, None, f).await
     }
 }
 

@@ -9,10 +9,10 @@ use crate::{
     store::Store,
     task::{Locks, Tasks},
 };
+use api::Time;
 use hypervisor::Node;
 use std::{
     collections::BTreeMap,
-    fs::File,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -44,8 +44,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Whether what the last server left has been looked at.
     pub recovered: AtomicBool,
-    /// The lock on the data directory.
-    pub in_use: File,
+    /// When this server was started.
+    pub started_at: Time,
 }
 
 impl App {

@@ -28,13 +28,6 @@ pub struct Caller {
     pub role: Access,
 }
 
-impl Caller {
-    /// Vmyard itself, repairing something.
-    pub fn vmyard() -> Caller {
-        Caller { name: "vmyard".to_owned(), role: Access::Administrator }
-    }
-}
-
 /// Who has this token.
 pub async fn authenticate(store: &Store, token: &str) -> Result<Caller> {
     let found = store.token(&hash(token)).await?.ok_or(Error::Unauthenticated("this token is not known"))?;
@@ -77,14 +70,18 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
     store.insert_token(&record).await
 }
 
-/// Makes the data directory where there is none, and closes it to others.
+/// Makes the data directory where there is none, and closes it to others. A directory with other things in it is refused.
 pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .and_then(|()| fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)))
-        .map_err(|error| Error::Internal(format!("make the data directory {}: {error}", data_dir.display())))
+    let failed =
+        |error: std::io::Error| Error::Internal(format!("make the data directory {}: {error}", data_dir.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let empty = fs::read_dir(data_dir).map_err(failed)?.next().is_none();
+    let ours = [ADMIN_TOKEN_FILE, "vmyard.db"].iter().any(|name| data_dir.join(name).exists());
+    if !empty && !ours {
+        let message = format!("{} has other things in it; give an empty directory, or a new one", data_dir.display());
+        return Err(Error::field("data_dir", message));
+    }
+    fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
 /// A new token: 256 random bits.

@@ -288,9 +288,6 @@ impl Index {
                     _ => unread.push(status.uuid),
                 }
             }
-            if let Some(sight) = inner.nodes.get_mut(node) {
-                sight.scanned_at = Some(Time::now());
-            }
         });
         unread
     }
@@ -300,6 +297,15 @@ impl Index {
         self.write(|inner| {
             if let Some(seen) = inner.entries.get_mut(&id).and_then(|entry| entry.seen.as_mut()) {
                 seen.agent_addresses = addresses;
+            }
+        });
+    }
+
+    /// Takes in that everything on a node was looked at.
+    pub fn set_scanned(&self, node: &str) {
+        self.write(|inner| {
+            if let Some(sight) = inner.nodes.get_mut(node) {
+                sight.scanned_at = Some(Time::now());
             }
         });
     }

@@ -22,10 +22,11 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Connection { node, status } => {
-                let up = status == Status::Up;
                 tracing::info!(node, ?status, "node");
-                app.index.set_node_up(&node, up);
-                if up {
+                if status != Status::Up {
+                    app.index.set_node_up(&node, false);
+                } else {
+                    // What is known of it counts as fresh when it was scanned.
                     let app = app.clone();
                     tokio::spawn(async move { arrived(&app, &node).await });
                 }
@@ -89,9 +90,7 @@ pub async fn sample_for_ever(app: App, node: Node) {
 /// A node has come up: make what VMs need on it, and look at everything.
 async fn arrived(app: &App, name: &str) {
     let Ok(node) = app.node(name) else { return };
-    if let Err(error) = prepare(app, node).await {
-        tracing::warn!(%error, node = name, "the node lacks what VMs need");
-    }
+    prepare(app, node).await;
     scan_and_go_on(app, node).await;
 }
 
@@ -99,28 +98,37 @@ async fn scan_and_go_on(app: &App, node: &Node) {
     if let Err(error) = scan(app, node).await {
         tracing::warn!(%error, "scan");
     }
-    ops::vm::delete::go_on(app, node).await;
-    ops::template::go_on(app).await;
+    // On a task of its own: a pool that hangs must not keep the scans from going on. Locks keep two from meeting.
+    let (app, node) = (app.clone(), node.clone());
+    tokio::spawn(async move {
+        ops::vm::delete::go_on(&app, &node).await;
+        ops::template::go_on(&app, &node).await;
+    });
 }
 
-/// Makes the pools and the network that VMs need where there are none.
-async fn prepare(app: &App, node: &Node) -> Result<()> {
+/// Makes the pools and the network that VMs need where there are none; one that can't be made keeps no other.
+async fn prepare(app: &App, node: &Node) {
     let settings = app.config.nodes.get(node.name());
     let path = |of: fn(&crate::config::NodeSettings) -> &String| settings.map(of).cloned().unwrap_or_default();
-    node.ensure_pool("default", &path(|settings| &settings.default_pool_path)).await?;
-    node.ensure_pool(ops::seeds::POOL, &path(|settings| &settings.seed_pool_path)).await?;
-    node.ensure_network("default").await?;
-    if !app.is_recovered() {
-        // No look-up is at work yet: what is there was left by a server that died.
-        node.drop_lookup_pools(ops::template::LOOKUP).await?;
+    let (images, seeds) = (path(|settings| &settings.default_pool_path), path(|settings| &settings.seed_pool_path));
+    for made in [
+        node.ensure_pool("default", &images).await,
+        node.ensure_pool(ops::seeds::POOL, &seeds).await,
+        node.ensure_network("default").await,
+        ops::template::drop_left_lookups(app, node).await,
+    ] {
+        if let Err(error) = made {
+            tracing::warn!(%error, "the node lacks something that VMs need");
+        }
     }
-    Ok(())
 }
 
 /// Lists a node's domains and reads what is unknown, changed or old.
 pub async fn scan(app: &App, node: &Node) -> Result<()> {
     let read = app.index.begin_read();
-    let statuses = node.domains().await?;
+    let listed = node.domains().await;
+    app.index.set_node_up(node.name(), listed.is_ok());
+    let statuses = listed?;
     let mut unread = app.index.observe_listing(node.name(), read, &statuses);
     let mut old: Vec<(Instant, Uuid)> = Vec::new();
     let mut running = Vec::new();
@@ -140,6 +148,9 @@ pub async fn scan(app: &App, node: &Node) -> Result<()> {
         // One that can't be read hides no other.
         let read = futures::future::join_all(batch.iter().map(|id| refresh(app, node, *id))).await;
         outcome = read.into_iter().fold(outcome, Result::and);
+    }
+    if outcome.is_ok() {
+        app.index.set_scanned(node.name());
     }
     futures::future::join_all(running.into_iter().map(|id| read_agent_addresses(app, node, id))).await;
     outcome

@@ -130,6 +130,7 @@ impl Seed {
                 .collect();
             format!(
                 "--{boundary}\r\nContent-Type: {kind}; charset=\"utf-8\"\r\nMIME-Version: 1.0\r\n\
+                 X-Merge-Type: list(append)+dict(no_replace,recurse_list)+str()\r\n\
                  Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=\"{name}\"\r\n\r\n{}\r\n",
                 body.join("\r\n")
             )

@@ -14,9 +14,7 @@ use crate::{
 use hypervisor::{Node, NodeConfig};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{File, TryLockError},
     net::SocketAddr,
-    path::Path,
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -26,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 const STOP: Duration = Duration::from_secs(30);
 /// How long answers may take to be sent after that.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long the server is not ready while it takes back what was left.
+const RECOVER: Duration = Duration::from_secs(20);
 /// How long the server waits at its start for nodes to be reached, before it unwinds what is left on them.
 const REACH: Duration = Duration::from_secs(3);
 
@@ -79,7 +79,6 @@ pub async fn serve(
 async fn start(config: Config) -> Result<App> {
     auth::ensure_data_dir(&config.data_dir)?;
     let url = config.database.clone().unwrap_or_else(|| Store::default_url(&config.data_dir));
-    let in_use = lock_data_dir(&config.data_dir)?;
     let store = Store::open(&url).await?;
     let left = store.open_tasks().await?;
     auth::ensure_admin_token(&store, &config.data_dir).await?;
@@ -102,7 +101,7 @@ async fn start(config: Config) -> Result<App> {
         admission: Admission::default(),
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),
-        in_use,
+        started_at: api::Time::now(),
     });
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     for node in app.nodes.values() {
@@ -112,7 +111,8 @@ async fn start(config: Config) -> Result<App> {
     let recovering = app.clone();
     tokio::spawn(async move {
         reach(&recovering).await;
-        recover(&recovering, left).await;
+        // What takes longer goes on in the background.
+        let _ = tokio::time::timeout(RECOVER, recover(&recovering, left)).await;
         recovering.recovered.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     Ok(app)
@@ -128,22 +128,6 @@ fn check_nodes(config: &Config) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Makes sure that no other server works with this data directory: two would unwind each other's tasks. The lock goes
-/// with the process, however it ends.
-fn lock_data_dir(data_dir: &Path) -> Result<File> {
-    let path = data_dir.join("lock");
-    let failed = |error: std::io::Error| Error::Internal(format!("{}: {error}", path.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::field(
-            "data_dir",
-            format!("another vmyard serves {}; stop it first, or use another directory", data_dir.display()),
-        )),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 /// Waits until every node was reached and scanned, or refused, or [`REACH`] has passed.

@@ -265,9 +265,9 @@ fn a_hung_qemu_costs_only_its_own_vm() {
         calls.into_iter().for_each(|call| drop(call.join().unwrap()));
     });
     assert_eq!(lab.ok("list-storage-pools", json!({}))["unreachable"], json!([]));
-    signal("-CONT");
-    eventually("it can be forced off", Duration::from_secs(60), || {
-        let answer = lab.server.call("stop-vm", json!({"vm": hung.id, "force": true}));
-        (answer.status == 200 || hung.state() == "shutoff").then_some(())
-    });
+    // A forced stop takes the place of one that waits, and needs no answer of QEMU's.
+    let begun = std::time::Instant::now();
+    let answer = lab.server.call("stop-vm", json!({"vm": hung.id, "force": true}));
+    assert!(answer.status == 200 || hung.state() == "shutoff", "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }

@@ -113,3 +113,45 @@ fn a_disk_smaller_than_its_template_is_refused() {
     let problem = lab.err("create-vm", request, 400, "invalid");
     assert!(problem["errors"][0]["message"].as_str().unwrap().contains("at least 3"), "{problem}");
 }
+
+#[test]
+fn what_something_else_stands_on_is_not_deleted() {
+    let lab = Lab::own();
+    let vm = lab.create("base");
+    let disk = vm.describe()["disks"][0]["path"].as_str().unwrap().to_owned();
+    let template =
+        lab.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"].as_str().unwrap().to_owned();
+    let overlay = |name: &str, on: &str| {
+        let path = lab.node.dir.join("pools/default").join(name).display().to_string();
+        qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", on, &path]);
+        path
+    };
+    // Made past Vmyard and past libvirt: only the headers tell.
+    let foreign = overlay("foreign.qcow2", &disk);
+    let problem = vm.err("delete-vm", json!({}), 409, "in_use");
+    assert!(problem["detail"].as_str().unwrap().contains(&foreign), "{problem}");
+    assert_eq!(vm.state(), "shutoff");
+    fs::remove_file(&foreign).unwrap();
+    vm.delete();
+    let foreign = overlay("other.qcow2", &template);
+    let problem = lab.err("delete-template", json!({"template": "tiny"}), 409, "in_use");
+    assert!(problem["detail"].as_str().unwrap().contains(&foreign), "{problem}");
+    fs::remove_file(&foreign).unwrap();
+    // A domain of somebody else that has a disk of ours.
+    let vm = lab.create("lent");
+    let disk = vm.describe()["disks"][0]["path"].as_str().unwrap().to_owned();
+    let file = lab.dir.path.join("thief.xml");
+    let xml = format!(
+        "<domain type='qemu'><name>thief</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+         <os><type arch='x86_64' machine='q35'>hvm</type></os><devices><disk type='file' device='disk'>
+         <driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
+    );
+    fs::write(&file, xml).unwrap();
+    lab.node.virsh(&["define", file.to_str().unwrap()]);
+    crate::lab::eventually("the other domain is seen", std::time::Duration::from_secs(5), || {
+        (lab.ok("list-vms", json!({"name": "thief"}))["total"] == 1).then_some(())
+    });
+    let problem = vm.err("delete-vm", json!({}), 409, "in_use");
+    assert!(problem["detail"].as_str().unwrap().contains("VM thief"), "{problem}");
+    lab.node.virsh(&["undefine", "thief"]);
+}

@@ -64,7 +64,7 @@ pub enum AddressSource {
 impl Node {
     /// All domains of the node with their power states, by one call that asks no QEMU.
     pub async fn domains(&self) -> Result<Vec<DomainStatus>> {
-        self.call(QUICK, "list domains", |connection| {
+        self.ask("list domains", |connection| {
             match connection.domain_stats(flags::STATS_STATE, 0) {
                 Ok(stats) => Ok(stats.iter().map(status).collect()),
                 // libvirt's test driver has no bulk statistics.
@@ -98,7 +98,7 @@ impl Node {
     pub async fn domain(&self, id: Uuid) -> Result<Option<(Power, DomainView)>> {
         let doing = format!("read domain {id}");
         let read = self
-            .call_about(id, QUICK, &doing, move |domain| {
+            .ask_domain(id, &doing, move |domain| {
                 let (state, _) = domain.state()?;
                 Ok((power(state), domain.xml(0)?))
             })
@@ -116,7 +116,7 @@ impl Node {
     /// A domain's power state, and why it is in it (virDomain…Reason); `None` when there is no such domain.
     pub async fn power(&self, id: Uuid) -> Result<Option<(Power, i32)>> {
         let read = self
-            .call_about(id, QUICK, &format!("read the state of domain {id}"), move |domain| {
+            .ask_domain(id, &format!("read the state of domain {id}"), move |domain| {
                 let (state, reason) = domain.state()?;
                 Ok((power(state), reason))
             })
@@ -130,7 +130,7 @@ impl Node {
 
     /// A domain's XML.
     pub async fn domain_xml(&self, id: Uuid, inactive: bool, secrets: bool) -> Result<String> {
-        self.call_about(id, QUICK, &format!("read the XML of domain {id}"), move |domain| {
+        self.ask_domain(id, &format!("read the XML of domain {id}"), move |domain| {
             let flags = if inactive { flags::XML_INACTIVE } else { 0 } | if secrets { flags::XML_SECURE } else { 0 };
             domain.xml(flags)
         })
@@ -139,7 +139,7 @@ impl Node {
 
     /// Defines a domain from XML that was checked against libvirt's schema.
     pub async fn define(&self, name: &str, xml: String) -> Result<()> {
-        self.call(QUICK, &format!("define domain {name}"), move |connection| {
+        self.change(QUICK, &format!("define domain {name}"), move |connection| {
             connection.define_domain(&xml, flags::DEFINE_VALIDATE).map(|_| ())
         })
         .await
@@ -150,7 +150,7 @@ impl Node {
     pub async fn undefine(&self, id: Uuid) -> Result<bool> {
         let doing = format!("undefine domain {id}");
         let undefined = self
-            .call_about(id, QUICK, &doing, move |domain| {
+            .change_domain(id, QUICK, &doing, move |domain| {
                 if domain.is_active()? {
                     return Ok(false);
                 }
@@ -171,12 +171,12 @@ impl Node {
 
     /// Starts a domain.
     pub async fn start(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, SLOW, &format!("start domain {id}"), move |domain| domain.start(0)).await
+        self.change_domain(id, SLOW, &format!("start domain {id}"), move |domain| domain.start(0)).await
     }
 
     /// Presses a domain's ACPI power button. The guest decides what comes of it.
     pub async fn press_power_button(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, QUICK, &format!("ask domain {id} to power off"), move |domain| {
+        self.change_domain(id, QUICK, &format!("ask domain {id} to power off"), move |domain| {
             domain.shutdown(flags::SHUTDOWN_ACPI)
         })
         .await
@@ -184,7 +184,7 @@ impl Node {
 
     /// Asks the guest by ACPI to power off, upon which libvirt resets it. The guest decides what comes of it.
     pub async fn ask_reboot(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, QUICK, &format!("ask domain {id} to reboot"), move |domain| {
+        self.change_domain(id, QUICK, &format!("ask domain {id} to reboot"), move |domain| {
             domain.reboot(flags::REBOOT_ACPI)
         })
         .await
@@ -192,23 +192,23 @@ impl Node {
 
     /// Presses a domain's reset button.
     pub async fn reset(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, QUICK, &format!("reset domain {id}"), move |domain| domain.reset()).await
+        self.change_domain(id, QUICK, &format!("reset domain {id}"), move |domain| domain.reset()).await
     }
 
     /// Stops a running domain's CPUs.
     pub async fn pause(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, QUICK, &format!("pause domain {id}"), move |domain| domain.suspend()).await
+        self.change_domain(id, QUICK, &format!("pause domain {id}"), move |domain| domain.suspend()).await
     }
 
     /// Lets a paused domain's CPUs run on.
     pub async fn resume(&self, id: Uuid) -> Result<()> {
-        self.call_about(id, QUICK, &format!("resume domain {id}"), move |domain| domain.resume()).await
+        self.change_domain(id, QUICK, &format!("resume domain {id}"), move |domain| domain.resume()).await
     }
 
     /// Cuts a domain's power. One that is off already, or is gone, is fine.
     pub async fn cut_power(&self, id: Uuid) -> Result<()> {
         let cut = self
-            .call_about(id, SLOW, &format!("cut the power of domain {id}"), move |domain| match domain.destroy(0) {
+            .change_domain(id, SLOW, &format!("cut the power of domain {id}"), move |domain| match domain.destroy(0) {
                 Err(_) if !domain.is_active()? => Ok(()),
                 done => done,
             })
@@ -226,7 +226,7 @@ impl Node {
             AddressSource::Agent => Source::Agent,
             AddressSource::Arp => Source::Arp,
         };
-        self.call_about(id, QUICK, &format!("read the addresses of domain {id}"), move |domain| {
+        self.ask_domain(id, &format!("read the addresses of domain {id}"), move |domain| {
             let interfaces = domain.interface_addresses(from)?;
             let addresses = interfaces.into_iter().flat_map(|interface| {
                 let mac = interface.mac.unwrap_or_default();

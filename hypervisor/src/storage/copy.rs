@@ -21,6 +21,8 @@ use std::{
 };
 use uuid::Uuid;
 
+/// What is said of a file that isn't what it was.
+const CHANGED: &str = "the file changed while it was copied";
 /// Linux's flag of that name.
 const O_NONBLOCK: i32 = 0o4000;
 /// How many bytes are moved at once.
@@ -74,9 +76,11 @@ impl Node {
         let copied = self.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             let target = create_raw(&pool, &name, source_.length, "0444")?;
-            open(connection, &source_.path, &lookup, local, |reader, length| match length == source_.length {
-                true => upload(connection, reader, &target, length, &progress),
-                false => Ok(()),
+            open(connection, &source_.path, &lookup, local, |reader, length| {
+                if length != source_.length {
+                    return Err(error(ErrorCode::OPERATION_FAILED, CHANGED));
+                }
+                upload(connection, reader, &target, length, &progress)
             })?;
             let header = {
                 let stream = Stream::new(connection, 0)?;
@@ -90,15 +94,14 @@ impl Node {
         let (header, volume) = copied.await?;
         match Image::inspect(&header, source.length) {
             Ok(image) if image == source.image => Ok(volume),
-            _ => Err(self.error(ErrorKind::Refused, &doing, "the file changed while it was copied")),
+            _ => Err(self.error(ErrorKind::Refused, &doing, CHANGED)),
         }
     }
 
-    /// Takes all passing pools away whose names begin with `prefix`. The files stay.
-    pub async fn drop_lookup_pools(&self, prefix: &str) -> Result<()> {
-        let prefix = prefix.to_owned();
-        self.call(SLOW, "drop passing pools", move |connection| {
-            let ours = |pool: &Pool| pool.name().starts_with(&prefix);
+    /// Takes the passing pools away whose names are such. The files stay.
+    pub async fn drop_lookup_pools(&self, is_left: impl Fn(&str) -> bool + Send + 'static) -> Result<()> {
+        self.change(SLOW, "drop passing pools", move |connection| {
+            let ours = |pool: &Pool| is_left(&pool.name());
             connection.pools(0)?.iter().filter(|pool| ours(pool)).try_for_each(Pool::destroy)
         })
         .await
@@ -108,7 +111,7 @@ impl Node {
     pub async fn drop_lookup_pool(&self, lookup: &str) -> Result<()> {
         let wanted = lookup.to_owned();
         let dropped = self
-            .call(SLOW, &format!("drop pool {lookup}"), move |connection| connection.pool_by_name(&wanted)?.destroy())
+            .change(SLOW, &format!("drop pool {lookup}"), move |connection| connection.pool_by_name(&wanted)?.destroy())
             .await;
         match dropped {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
@@ -126,7 +129,10 @@ fn open<T>(
     f: impl FnOnce(&mut dyn Read, u64) -> libvirt::Result<T>,
 ) -> libvirt::Result<T> {
     if local {
-        // A FIFO would block the open, a device could react to it: neither is read.
+        // Looked at before: an open blocks on a FIFO, and some devices react to it.
+        if !std::fs::metadata(path).map_err(|error| from_io(&error))?.is_file() {
+            return Err(error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+        }
         let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).map_err(|error| from_io(&error))?;
         let metadata = file.metadata().map_err(|error| from_io(&error))?;
         if !metadata.is_file() {
@@ -199,6 +205,9 @@ fn upload(
     let (mut copied, mut reader) = (0, reader.take(length));
     loop {
         let read = reader.read(&mut buffer).map_err(|error| from_io(&error))?;
+        if read == 0 && copied < length {
+            return Err(error(ErrorCode::OPERATION_FAILED, CHANGED));
+        }
         if read == 0 {
             return stream.finish();
         }

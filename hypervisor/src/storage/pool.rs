@@ -1,9 +1,16 @@
 //! Storage pools.
 
-use crate::{ErrorKind, Node, Result, node::QUICK, xml::Xml};
-use libvirt::{Connect, ErrorCode, Pool};
+use crate::{
+    ErrorKind, Node, Result,
+    node::{QUICK, SLOW},
+    xml::Xml,
+};
+use libvirt::{ErrorCode, Pool};
 use roxmltree::Document;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// A pool of a node.
@@ -37,14 +44,17 @@ impl PoolView {
 impl Node {
     /// All pools of the node.
     pub async fn pools(&self) -> Result<Vec<PoolView>> {
-        self.call(QUICK, "list storage pools", |connection| connection.pools(0)?.iter().map(view).collect()).await
+        self.ask("list storage pools", |connection| {
+            Ok(connection.pools(0)?.iter().filter_map(|pool| view(pool).ok()).collect())
+        })
+        .await
     }
 
     /// The pool of this name or UUID; `None` when there is none.
     pub async fn pool(&self, reference: &str) -> Result<Option<PoolView>> {
         let wanted = reference.to_owned();
         let found = self
-            .call(QUICK, &format!("read storage pool {reference}"), move |connection| {
+            .ask(&format!("read storage pool {reference}"), move |connection| {
                 let pool = match Uuid::try_parse(&wanted) {
                     Ok(uuid) => connection.pool_by_uuid(uuid.into_bytes())?,
                     Err(_) => connection.pool_by_name(&wanted)?,
@@ -59,28 +69,32 @@ impl Node {
         }
     }
 
-    /// The pool of this name, made as a directory at `path` where there is none, and started when it is inactive.
-    pub async fn ensure_pool(&self, name: &str, path: &str) -> Result<PoolView> {
-        let (name, path) = (name.to_owned(), path.to_owned());
-        self.call(QUICK, &format!("make storage pool {name}"), move |connection| {
-            let pool = match connection.pool_by_name(&name) {
-                Err(error) if error.code == ErrorCode::NO_STORAGE_POOL => define(connection, &name, &path)?,
-                found => found?,
-            };
-            if !pool.is_active()? {
-                // Builds the directory when it isn't there; an existing one is left as it is.
-                pool.start(libvirt::flags::POOL_START_WITH_BUILD)?;
-            }
-            view(&pool)
+    /// Makes libvirt look at a pool's files again.
+    pub async fn refresh_pool(&self, pool: Uuid) -> Result<()> {
+        self.change(SLOW, &format!("refresh storage pool {pool}"), move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            when_idle(|| pool.refresh(0))
         })
         .await
     }
-}
 
-fn define(connection: &Connect, name: &str, path: &str) -> libvirt::Result<Pool> {
-    let pool = connection.define_pool(&dir_xml(name, path))?;
-    pool.set_autostart(true)?;
-    Ok(pool)
+    /// Makes a pool of this name as a directory at `path`, where there is none. One that is there is left as it is: an
+    /// inactive one may have been stopped on purpose.
+    pub async fn ensure_pool(&self, name: &str, path: &str) -> Result<()> {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        self.change(QUICK, &format!("make storage pool {name}"), move |connection| {
+            match connection.pool_by_name(&name) {
+                Err(error) if error.code == ErrorCode::NO_STORAGE_POOL => {}
+                found => return found.map(|_| ()),
+            }
+            let pool = connection.define_pool(&dir_xml(&name, &path))?;
+            pool.set_autostart(true)?;
+            // Builds the directory when it isn't there.
+            let how = if Path::new(&path).exists() { 0 } else { libvirt::flags::POOL_START_WITH_BUILD };
+            pool.start(how).or_else(|_| pool.start(libvirt::flags::POOL_START_WITH_BUILD))
+        })
+        .await
+    }
 }
 
 /// The XML of a pool that is a directory.

@@ -1,11 +1,7 @@
 //! Storage volumes.
 
 use super::pool::when_idle;
-use crate::{
-    ErrorKind, Node, Result,
-    node::{QUICK, SLOW},
-    xml::Xml,
-};
+use crate::{ErrorKind, Node, Result, node::SLOW, xml::Xml};
 use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
 use roxmltree::Document;
 use uuid::Uuid;
@@ -41,7 +37,7 @@ pub struct Backing {
 impl Node {
     /// All volumes of an active pool, as of libvirt's last look (files that came by themselves may be missing).
     pub async fn volumes(&self, pool: Uuid) -> Result<Vec<VolumeView>> {
-        self.call(QUICK, &format!("list the volumes of pool {pool}"), move |connection| {
+        self.ask(&format!("list the volumes of pool {pool}"), move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             // One that is deleted meanwhile is not an error.
             Ok(pool.volumes()?.iter().filter_map(|volume| view(volume).ok()).collect())
@@ -53,7 +49,7 @@ impl Node {
     pub async fn pool_with(&self, path: &str) -> Result<Option<String>> {
         let wanted = path.to_owned();
         let found = self
-            .call(QUICK, &format!("look for volume {path}"), move |connection| {
+            .ask(&format!("look for volume {path}"), move |connection| {
                 Ok(connection.volume_by_path(&wanted)?.pool()?.name())
             })
             .await;
@@ -67,7 +63,7 @@ impl Node {
     /// Makes a qcow2 overlay of `capacity` bytes over `backing`.
     pub async fn create_overlay(&self, pool: Uuid, name: &str, capacity: u64, backing: &Backing) -> Result<VolumeView> {
         let xml = overlay_xml(name, capacity, backing);
-        self.call(SLOW, &format!("make volume {name}"), move |connection| {
+        self.change(SLOW, &format!("make volume {name}"), move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             view(&when_idle(|| pool.create_volume(&xml, 0))?)
         })
@@ -93,7 +89,7 @@ impl Node {
     /// would delete the disk of a running VM. A pool that is not there is an error: its files may be.
     pub async fn delete_volume(&self, pool: Uuid, name: &str) -> Result<bool> {
         let wanted = name.to_owned();
-        self.call(SLOW, &format!("delete volume {name}"), move |connection| {
+        self.change(SLOW, &format!("delete volume {name}"), move |connection| {
             let pool = active(connection, pool)?;
             let deleted = find(&pool, &wanted).and_then(|volume| when_idle(|| volume.delete(0)));
             match deleted {
@@ -108,7 +104,7 @@ impl Node {
     /// Deletes all volumes whose names begin with `prefix`, files that libvirt hasn't seen yet included; returns how many.
     pub async fn delete_volumes(&self, pool: Uuid, prefix: &str) -> Result<usize> {
         let wanted = prefix.to_owned();
-        self.call(SLOW, &format!("delete volumes {prefix}*"), move |connection| {
+        self.change(SLOW, &format!("delete volumes {prefix}*"), move |connection| {
             let pool = active(connection, pool)?;
             when_idle(|| pool.refresh(0))?;
             let volumes = pool.volumes()?;

@@ -1,6 +1,7 @@
 //! The work of the methods, a file for each resource.
 
 pub mod find;
+pub mod images;
 pub mod network;
 pub mod node;
 pub mod page;

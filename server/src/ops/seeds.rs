@@ -31,8 +31,8 @@ pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
 
 /// Deletes what belongs to a VM.
 pub async fn delete_files(node: &Node, vm: Uuid) -> Result<()> {
-    match node.pool(POOL).await? {
-        Some(pool) => Ok(node.delete_volumes(pool.uuid, &format!("{vm}.")).await.map(|_| ())?),
-        None => Ok(()),
-    }
+    // A pool that is not there is an error: its files may be, with password hashes in them.
+    let pool = pool(node).await?;
+    node.delete_volumes(pool.uuid, &format!("{vm}.")).await?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Templates.
 
-use super::{find, gib, page};
+use super::{find, gib, images, page};
 use crate::{
     App, Context, Error, Result,
     store::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec},
@@ -156,6 +156,9 @@ pub async fn delete(context: Context, request: DeleteTemplate) -> Result<Work<De
     if users > 0 {
         return Err(in_use(&record.name, users));
     }
+    for copy in app.store.template_copies(Some(record.id)).await? {
+        images::nothing_stands_on(app, app.node(&copy.node)?, copy.pool, &copy.path, None).await?;
+    }
     let target = Target { kind: "template".to_owned(), id: record.id, name: record.name.clone() };
     Ok(Work::new(target, held, move |task| async move {
         let app = task.app.clone();
@@ -177,10 +180,27 @@ async fn delete_images(app: &App, template: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with deletions of templates that were cut off.
-pub async fn go_on(app: &App) {
+/// Takes away what look-ups of a server that died have left on a node: their ids are older than this server.
+pub async fn drop_left_lookups(app: &App, node: &Node) -> hypervisor::Result<()> {
+    let started = app.started_at.0;
+    node.drop_lookup_pools(move |pool| {
+        let id = pool.strip_prefix(LOOKUP).and_then(|id| Uuid::try_parse(id).ok());
+        let made = id.and_then(|id| id.get_timestamp()).map(|time| time.to_unix().0 as i64 * 1000);
+        made.is_some_and(|made| made + 1000 < started)
+    })
+    .await
+}
+
+/// Goes on with deletions of templates that were cut off, as far as they have an image on this node.
+pub async fn go_on(app: &App, node: &Node) {
     let Ok(records) = app.store.templates().await else { return };
-    for record in records.iter().filter(|record| record.phase == TemplatePhase::Deleting) {
+    let Ok(copies) = app.store.template_copies(None).await else { return };
+    let is_here = |record: &TemplateRecord| {
+        let mut of_it = copies.iter().filter(|copy| copy.template == record.id).peekable();
+        of_it.peek().is_none() || of_it.any(|copy| copy.node == node.name())
+    };
+    let deleting = records.iter().filter(|record| record.phase == TemplatePhase::Deleting);
+    for record in deleting.filter(|record| is_here(record)) {
         let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME)
         else {
             continue;

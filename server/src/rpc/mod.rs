@@ -155,7 +155,7 @@ mod tests {
             admission: Admission::default(),
             tasks: task::Tasks::new(),
             recovered: true.into(),
-            in_use: std::fs::File::open("/dev/null").unwrap(),
+            started_at: api::Time::now(),
         })
     }
 

@@ -17,17 +17,34 @@ pub use volume::{VolumeRecord, VolumeRole};
 
 use crate::{Error, Result};
 use sqlx::{
-    Any, AnyPool, Executor, SqlStr, Transaction,
+    Any, AnyConnection, AnyPool, Executor, Row, SqlStr, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{Migration, MigrationType, Migrator},
 };
-use std::{borrow::Cow, path::Path, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow,
+    fs::{File, TryLockError},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// A database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
     sqlite: bool,
+    _in_use: Arc<InUse>,
+}
+
+/// What keeps other servers from the same database. It goes with the process, however that ends.
+enum InUse {
+    File(#[allow(dead_code)] File),
+    Connection(#[allow(dead_code)] tokio::sync::Mutex<AnyConnection>),
+    /// In memory: nobody else can have it.
+    Memory,
 }
 
 impl Store {
@@ -62,8 +79,9 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(failed("open the database"))?;
+        let in_use = lock(&pool, &url).await?;
         migrations().run(&pool).await.map_err(|error| Error::Internal(format!("migrate the database: {error}")))?;
-        Ok(Store { pool, sqlite })
+        Ok(Store { pool, sqlite, _in_use: Arc::new(in_use) })
     }
 
     /// The URL of the default database in a data directory.
@@ -81,6 +99,34 @@ impl Store {
     async fn begin(&self) -> Result<Transaction<'_, Any>> {
         let how = if self.sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         self.pool.begin_with(how).await.map_err(failed("begin a transaction"))
+    }
+}
+
+/// Makes sure that no other server works with this database: two would unwind each other's tasks.
+async fn lock(pool: &AnyPool, url: &str) -> Result<InUse> {
+    let taken =
+        || Error::field("database", "another vmyard serves with this database; stop it first, or use another one");
+    let Some(path) = url.strip_prefix("sqlite:") else {
+        let mut connection = pool.acquire().await.map_err(failed("lock the database"))?.detach();
+        // Any number will do, as long as it is always the same.
+        let row = sqlx::query("select pg_try_advisory_lock(7777001) as locked").fetch_one(&mut connection).await;
+        return match row.map_err(failed("lock the database"))?.get::<bool, _>("locked") {
+            true => Ok(InUse::Connection(tokio::sync::Mutex::new(connection))),
+            false => Err(taken()),
+        };
+    };
+    if path.contains(":memory:") {
+        return Ok(InUse::Memory);
+    }
+    let path = path.trim_start_matches("//").split('?').next().unwrap_or_default();
+    let failed = |error: std::io::Error| Error::Internal(format!("lock {path}: {error}"));
+    // It holds hashes of tokens, and what guests were given.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(format!("{path}.lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(InUse::File(file)),
+        Err(TryLockError::WouldBlock) => Err(taken()),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -126,11 +126,6 @@ impl Tasks {
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
-
-    /// Runs something in the background that a stop waits for.
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(future);
-    }
 }
 
 impl Default for Tasks {

@@ -7,8 +7,11 @@ use crate::{App, Error, store::TaskRecord};
 /// them, since what they delete is marked. A task whose node is away is unwound when the node is back. `left` was read
 /// before any new task could begin.
 pub async fn recover(app: &App, left: Vec<TaskRecord>) {
-    for task in left {
+    let unwinding = left.into_iter().map(|task| {
         tracing::info!(task = %task.id, method = task.method, target = task.target.name, "unwinding what was cut off");
-        unwind(app, task.id, &Error::Interrupted, Vec::new()).await;
-    }
+        let app = app.clone();
+        // Side by side: a node that hangs keeps no other from being cleaned up.
+        tokio::spawn(async move { unwind(&app, task.id, &Error::Interrupted, Vec::new()).await })
+    });
+    futures::future::join_all(unwinding).await;
 }

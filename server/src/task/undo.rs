@@ -74,6 +74,8 @@ impl Undo {
                 crate::ops::seeds::delete_files(settled(app, node, None)?, *vm).await?;
             }
             Undo::UndefineDomain { node, vm } => {
+                // Cutting the power first ends a start that hangs; what comes up in between goes with the second cut.
+                app.node(node)?.cut_power(*vm).await?;
                 let node = settled(app, node, Some(*vm))?;
                 node.cut_power(*vm).await?;
                 node.undefine(*vm).await?;

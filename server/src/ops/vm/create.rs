@@ -179,7 +179,7 @@ async fn make_disk(app: &App, plan: &Plan, id: Uuid, file: String) -> Result<Vol
     let made = plan.node.create_overlay(plan.pool.uuid, &file, plan.disk_bytes, &backing).await?;
     let record = VolumeRecord {
         id,
-        name: format!("system-{}", &plan.record.id.simple().to_string()[..8]),
+        name: format!("system-{}", plan.record.id),
         node: plan.node.name().to_owned(),
         pool: plan.pool.uuid,
         pool_name: plan.pool.name.clone(),
@@ -266,7 +266,7 @@ async fn place(
         app.node(&copy.node).and_then(|node| admission::room(app, node)).map_or(0, |room| room.free_memory_mib)
     };
     let up = |copy: &CopyRecord| app.node(&copy.node).is_ok_and(is_up);
-    copies.sort_by_key(|copy| std::cmp::Reverse((up(copy), free(copy))));
+    copies.sort_by_cached_key(|copy| std::cmp::Reverse((up(copy), free(copy))));
     let mut why =
         Error::WrongState { detail: format!("template {} has no copy on any node", template.name), hint: None };
     for copy in copies {

@@ -4,7 +4,7 @@
 use super::{Subject, wrong_power};
 use crate::{
     App, Context, Error, Result,
-    ops::seeds,
+    ops::{images, seeds},
     reconcile,
     store::{VmPhase, VmRecord, VolumeRole},
     task::{Lock, Work},
@@ -36,13 +36,14 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
     {
         return Err(wrong_power(&record.name, power, "shutoff", "stop it first (stop-vm)"));
     }
+    for volume in app.store.volumes_of_vm(vm.id).await?.iter().filter(|volume| volume.role == VolumeRole::System) {
+        images::nothing_stands_on(app, &vm.node, volume.pool, &volume.path, Some(vm.id)).await?;
+    }
     let data_disks = vm.entry.seen.iter().flat_map(|seen| seen.view.disks.iter().filter(|disk| !disk.cdrom).skip(1));
     let kept = data_disks.filter_map(|disk| disk.path.clone()).collect();
     Ok(Work::new(vm.target(), held, move |task| async move {
         let app = &task.app;
-        let mut record = record;
-        task.step("mark-deleting", None, app.store.set_vm_phase(&mut record, VmPhase::Deleting)).await?;
-        app.index.put_record(record.clone());
+        task.step("mark-deleting", None, mark(app, &vm.node, &record)).await?;
         task.step("undefine-domain", None, undefine(&vm.node, vm.id)).await?;
         task.step("delete-system-disk", None, delete_disks(app, &vm.node, vm.id)).await?;
         task.step("delete-seed", None, seeds::delete_files(&vm.node, vm.id)).await?;
@@ -51,6 +52,20 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
         reconcile::refresh_after(app, &vm.node, vm.id).await;
         Ok(DeletedVm { id: vm.id, name: record.name, kept })
     }))
+}
+
+/// Marks the VM, unless it was started in between.
+async fn mark(app: &App, node: &Node, record: &VmRecord) -> Result<()> {
+    match node.power(record.id).await? {
+        Some((power, _)) if power != Power::Off => {
+            return Err(wrong_power(&record.name, power, "shutoff", "stop it first (stop-vm)"));
+        }
+        _ => {}
+    }
+    let mut record = record.clone();
+    app.store.set_vm_phase(&mut record, VmPhase::Deleting).await?;
+    app.index.put_record(record);
+    Ok(())
 }
 
 /// Goes on with the deletions on a node that were cut off.

@@ -7,7 +7,7 @@ use crate::{
 };
 use api::{
     Rpc,
-    vm::{PauseVm, RebootVm, RebootedVm, ResumeVm, StartVm, StopVm, StoppedVm, Vm},
+    vm::{PauseVm, RebootVm, RebootedVm, ResumeVm, StartVm, StopVm, StoppedVm, Vm, VmState},
 };
 use hypervisor::{ErrorKind, domain::Power};
 use std::time::{Duration, Instant};
@@ -78,7 +78,9 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
             task.step("cut-power", None, async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
         }
         reconcile::refresh_after(app, &vm.node, vm.id).await;
-        Ok(StoppedVm { vm: app.index.to_wire(vm.id)?, forced })
+        // A domain without a definition is gone when it is off.
+        let gone = |_| Vm { state: VmState::Shutoff, ..vm.entry.to_wire(true) };
+        Ok(StoppedVm { vm: app.index.to_wire(vm.id).unwrap_or_else(gone), forced })
     }))
 }
 
@@ -208,24 +210,32 @@ async fn ask_guest(
         if came_about() {
             return Ok(true);
         }
-        if Instant::now() >= press_at {
-            press_at = Instant::now() + PRESS_AGAIN;
-            let pressed = match wanted {
-                Wanted::Off => vm.node.press_power_button(vm.id).await,
-                Wanted::Reset => vm.node.ask_reboot(vm.id).await,
-            };
-            match pressed {
-                // It went off in between.
-                Err(error) if error.kind == ErrorKind::WrongState => {}
-                // The node is away for a moment; the guest may still have heard.
-                Err(error) if is_passing(&error) => {}
-                pressed => pressed?,
+        // A QEMU that hangs answers neither; the deadline and a forced call are not delayed by it.
+        let look = async {
+            if Instant::now() >= press_at {
+                press_at = Instant::now() + PRESS_AGAIN;
+                let pressed = match wanted {
+                    Wanted::Off => vm.node.press_power_button(vm.id).await,
+                    Wanted::Reset => vm.node.ask_reboot(vm.id).await,
+                };
+                match pressed {
+                    // It went off in between.
+                    Err(error) if error.kind == ErrorKind::WrongState => {}
+                    // The node is away for a moment; the guest may still have heard.
+                    Err(error) if is_passing(&error) => {}
+                    pressed => pressed?,
+                }
             }
-        }
-        // An event may have been missed.
-        let off = match vm.node.power(vm.id).await {
-            Err(error) if is_passing(&error) => false,
-            power => power?.is_none_or(|(power, _)| power == Power::Off),
+            // An event may have been missed.
+            match vm.node.power(vm.id).await {
+                Err(error) if is_passing(&error) => Ok(false),
+                power => Ok(power?.is_none_or(|(power, _)| power == Power::Off)),
+            }
+        };
+        let off = tokio::select! {
+            off = look => off.map_err(|error: hypervisor::Error| Error::from(error))?,
+            () = superseded.cancelled() => continue,
+            () = tokio::time::sleep(deadline.saturating_duration_since(Instant::now())) => false,
         };
         match wanted {
             Wanted::Off if off => return Ok(true),
