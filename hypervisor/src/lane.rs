@@ -144,7 +144,7 @@ impl Lane {
             if std::mem::replace(&mut *lock(&stage), Stage::Running) == Stage::Cancelled {
                 return;
             }
-            let _running = Running { shared, domain, stage };
+            let running = Running { shared, domain, stage };
             let outcome = match connection {
                 Ok(connection) => f(connection).map_err(|error| {
                     let kind = if connection.is_alive() { kind_of(&error) } else { ErrorKind::Unavailable };
@@ -152,6 +152,8 @@ impl Lane {
                 }),
                 Err(reason) => Err((ErrorKind::Unavailable, reason)),
             };
+            // Counted out first: who has the answer must not be told that the call has not ended.
+            drop(running);
             // The caller may have given up meanwhile.
             let _ = reply.send(outcome);
         });
@@ -294,6 +296,15 @@ mod tests {
         while lane.settle(None, "undo").is_err() {
             assert!(Instant::now() < end);
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_answered_is_not_late() {
+        let lane = lane();
+        for _ in 0..2000 {
+            lane.call(Kind::Changes, Duration::from_secs(5), "work", None, |_| Ok(())).await.unwrap();
+            lane.settle(None, "undo").unwrap();
         }
     }
 
