@@ -12,6 +12,10 @@ pub struct Mutation {
     /// Whether to wait for the end, at most 300 s (the default); with false the answer is `202 {"task": …}` at once.
     #[garde(skip)]
     pub wait: Option<bool>,
+    /// A text of the client's own, 1–64 characters: within 24 h, a second call of the method under it does nothing and
+    /// gets the first one's answer. Another request under it is `token_reused`.
+    #[garde(inner(length(chars, min = 1, max = 64)))]
+    pub client_token: Option<String>,
 }
 
 /// What a mutating call answers (202) when it doesn't wait, or has waited 300 s.

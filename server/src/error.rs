@@ -75,6 +75,9 @@ pub enum Error {
     /// Not enough CPU, memory or space.
     #[error("{0}")]
     NoCapacity(String),
+    /// The client token was used with another request.
+    #[error("the client_token {0:?} was used with another request within the last 24 hours")]
+    TokenReused(String),
     /// The request's body is too large.
     #[error("the request's body is larger than {0} bytes")]
     TooLarge(usize),

@@ -80,6 +80,7 @@ fn code(error: &Error) -> Code {
         Error::InUse(_) => Code::InUse,
         Error::Ambiguous { .. } => Code::Ambiguous,
         Error::NoCapacity(_) => Code::NoCapacity,
+        Error::TokenReused(_) => Code::TokenReused,
         Error::TooLarge(_) => Code::TooLarge,
         Error::Unsupported { .. } => Code::Unsupported,
         Error::ShuttingDown | Error::Interrupted => Code::NodeUnavailable,
@@ -107,6 +108,7 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::NoSuchMethod(_) => "GET /api/openapi.json lists the methods; each is called by POST /api/METHOD",
         Error::Ambiguous { .. } => "use one of the ids",
+        Error::TokenReused(_) => "use a new token for a new request, and the old one only to repeat the old request",
         Error::Busy { task: Some(_), .. } => "wait for that task (describe-task), then call again",
         Error::NoCapacity(_) => "stop a VM, ask for less, or use another node (list-nodes shows what is free)",
         Error::ShuttingDown => "call again when the server is back",

@@ -9,8 +9,8 @@ use api::{
 use server::{
     Error,
     store::{
-        CopyRecord, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord,
-        VmSpec, VolumeRecord, VolumeRole,
+        ClientToken, CopyRecord, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase,
+        VmRecord, VmSpec, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -151,7 +151,7 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template("BASE").await.unwrap().as_ref(), Some(&base));
     assert_eq!(store.template(&base.id.to_string()).await.unwrap().as_ref(), Some(&base));
     let task = task();
-    store.insert_task(&task).await.unwrap();
+    store.insert_task(&task, None).await.unwrap();
     store.insert_step(task.id, 0, "copy", Some("{}".into())).await.unwrap();
     let copy = CopyRecord {
         template: base.id,
@@ -165,8 +165,9 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template("base").await.unwrap().unwrap().phase, TemplatePhase::Ready);
     assert_eq!(store.template_copies(Some(base.id)).await.unwrap(), [copy]);
     // The end of the journal is in the same transaction.
-    assert_eq!(store.task(task.id).await.unwrap().unwrap().state, TaskState::Done);
+    assert!(store.task(task.id).await.unwrap().unwrap().result.is_some());
     assert_eq!(store.steps(task.id).await.unwrap()[0].undo, None);
+    store.set_task_state(task.id, TaskState::Done, None, None).await.unwrap();
 
     // VMs and volumes.
     let mut web = vm("web", base.id);
@@ -228,10 +229,27 @@ fn task() -> TaskRecord {
     }
 }
 
+async fn client_tokens(store: &Store) {
+    let token = |hash: &str| ClientToken {
+        caller: "admin".into(),
+        method: "create-vm".into(),
+        token: "once".into(),
+        body_hash: hash.into(),
+    };
+    assert_eq!(store.first_use(&token("h")).await.unwrap(), None);
+    let first = task();
+    store.insert_task(&first, Some(&token("h"))).await.unwrap();
+    assert_eq!(store.first_use(&token("other")).await.unwrap(), Some(("h".into(), first.id)));
+    let second = task();
+    assert!(store.insert_task(&second, Some(&token("h"))).await.is_err());
+    assert!(store.task(second.id).await.unwrap().is_none(), "both or none");
+    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
+}
+
 async fn journal(store: &Store) {
     let tasks: Vec<TaskRecord> = (0..3).map(|_| task()).collect();
     for task in &tasks {
-        store.insert_task(task).await.unwrap();
+        store.insert_task(task, None).await.unwrap();
     }
     assert_eq!(
         store.open_tasks().await.unwrap().iter().map(|task| task.id).collect::<Vec<_>>(),
@@ -260,7 +278,7 @@ async fn takes_many_writers(store: &Store) {
         tokio::spawn(async move {
             for _ in 0..10 {
                 let task = task();
-                store.insert_task(&task).await.unwrap();
+                store.insert_task(&task, None).await.unwrap();
                 store.insert_step(task.id, 0, "a", None).await.unwrap();
                 store.set_task_state(task.id, TaskState::Done, Some("1".into()), None).await.unwrap();
             }
@@ -280,6 +298,7 @@ async fn on_sqlite() {
     let url = Store::default_url(Path::new(&dir));
     let store = Store::open(&url).await.unwrap();
     behaves(&store).await;
+    client_tokens(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -293,5 +312,6 @@ async fn on_postgresql() {
     let cluster = Cluster::start();
     let store = Store::open(&cluster.url()).await.unwrap();
     behaves(&store).await;
+    client_tokens(&store).await;
     takes_many_writers(&store).await;
 }

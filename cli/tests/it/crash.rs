@@ -39,6 +39,9 @@ fn killed_at_every_step_of_create_vm() {
                 // The last write was the commit: the VM is whole.
                 let vm = lab.ok("describe-vm", json!({"vm": "phoenix"}));
                 assert_eq!(vm["state"], "running");
+                let tasks = lab.ok("list-tasks", json!({"method": "create-vm", "limit": 1}));
+                let task = lab.ok("describe-task", json!({"task": tasks["tasks"][0]["id"]}));
+                assert_eq!((&task["state"], &task["result"]["id"]), (&json!("done"), &vm["id"]), "{task}");
             } else {
                 nothing_is_left(&lab, &at);
                 // The name can be used again.

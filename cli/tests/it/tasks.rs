@@ -86,3 +86,43 @@ fn a_stop_of_the_server_waits_for_its_tasks() {
     assert_eq!(lab.ok("describe-vm", json!({"vm": "last"}))["state"], "running");
     assert_eq!(lab.ok("list-tasks", json!({"method": "create-vm"}))["tasks"][0]["state"], "done");
 }
+
+#[test]
+fn a_call_under_a_client_token_is_done_once() {
+    let lab = Lab::own();
+    let request = json!({"name": "once", "template": "tiny", "vcpus": 1, "memory_mib": 64, "client_token": "t-1"});
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| lab.server.call("create-vm", request.clone()))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body), "{answers:?}");
+    assert_eq!(lab.ok("list-tasks", json!({"method": "create-vm"}))["total"], 1);
+    // The answer is the first one, whatever has become of the VM.
+    lab.ok("delete-vm", json!({"vm": "once", "client_token": "t-1"}));
+    assert_eq!(lab.ok("create-vm", request.clone())["id"], answers[0].body["id"]);
+    assert_eq!(lab.ok("list-vms", json!({}))["total"], 0);
+
+    let mut other = request.clone();
+    other["vcpus"] = json!(2);
+    lab.err("create-vm", other, 409, "token_reused");
+    // What was refused before it became a task may be tried again under its token.
+    let mut bad = request.clone();
+    bad["client_token"] = json!("t-2");
+    bad["template"] = json!("nix");
+    lab.err("create-vm", bad.clone(), 404, "not_found");
+    bad["template"] = json!("tiny");
+    lab.ok("create-vm", bad);
+    // Not waited for, asked again: the same task.
+    let mut later = request;
+    later["client_token"] = json!("t-3");
+    later["name"] = json!("later");
+    later["wait"] = json!(false);
+    let (first, second) = (lab.server.call("create-vm", later.clone()), lab.server.call("create-vm", later));
+    assert_eq!(first.status, 202);
+    let id = |answer: &crate::lab::Answer| match answer.status {
+        202 => answer.body["task"]["target"]["id"].clone(),
+        _ => answer.body["id"].clone(),
+    };
+    assert_eq!(id(&first), id(&second));
+    lab.err("start-vm", json!({"vm": "later", "client_token": ""}), 400, "invalid");
+}

@@ -225,6 +225,11 @@ pub async fn get(app: &App, reference: &str) -> Result<TemplateRecord> {
     app.store.template(reference).await?.ok_or_else(|| Error::not_found("template", reference))
 }
 
+/// The template with this id on the wire.
+pub async fn of_id(app: &App, id: Uuid) -> Result<Template> {
+    to_wire(app, &get(app, &id.to_string()).await?).await
+}
+
 async fn to_wire(app: &App, record: &TemplateRecord) -> Result<Template> {
     let copies = app.store.template_copies(Some(record.id)).await?;
     let copy = |copy: CopyRecord| TemplateCopy { node: copy.node, pool: copy.pool_name, path: copy.path };

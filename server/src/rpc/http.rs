@@ -71,6 +71,7 @@ async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, req
         Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", &reply),
         Ok(Answer::Accepted(reply)) => respond(StatusCode::ACCEPTED, "application/json", &reply),
         Ok(Answer::Failed(error, task)) => respond_problem(&problem::to_wire(&error, Some(id), Some(task))),
+        Ok(Answer::Problem(problem)) => respond_problem(&Problem { request_id: Some(id), ..*problem }),
         Err(error) => respond_error(&error, id),
     }
 }

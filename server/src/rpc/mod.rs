@@ -2,6 +2,7 @@
 
 mod http;
 mod openapi;
+mod replay;
 mod request;
 
 pub use http::router;
@@ -9,10 +10,12 @@ pub use openapi::openapi;
 
 use crate::{
     Context, Error, Result,
+    store::ClientToken,
     task::{self, Work},
 };
-use api::{Access, Rpc, task::Accepted};
+use api::{Access, Problem, Rpc, task::Accepted};
 use futures::{FutureExt, future::BoxFuture};
+use replay::Replays;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,6 +28,7 @@ const WAIT: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Table {
     methods: BTreeMap<&'static str, Method>,
+    replays: Arc<Replays>,
 }
 
 /// A method: what the router needs to call it and the reference needs to describe it.
@@ -56,6 +60,8 @@ pub(crate) enum Answer {
     Accepted(Value),
     /// The task has failed.
     Failed(Error, Uuid),
+    /// The task that was asked for before has failed.
+    Problem(Box<Problem>),
 }
 
 impl Table {
@@ -88,18 +94,37 @@ impl Table {
         Fut: Future<Output = Result<Work<R::Reply>>> + Send + 'static,
     {
         let f = Arc::new(f);
+        let replays = Arc::clone(&self.replays);
         let call: Call = Box::new(move |context, mut fields| {
-            let f = Arc::clone(&f);
+            let (f, replays) = (Arc::clone(&f), Arc::clone(&replays));
             async move {
-                let wait = request::take_wait(&mut fields)?;
-                let request = request::read::<R>(fields)?;
+                let mutation = request::take_mutation(&mut fields)?;
                 let (app, id, caller) = (context.app.clone(), context.task, context.caller.clone());
                 if app.tasks.is_stopping() {
                     return Err(Error::ShuttingDown);
                 }
+                let wait = if mutation.wait.unwrap_or(true) { WAIT } else { Duration::ZERO };
+                let token = mutation.client_token.map(|token| ClientToken {
+                    caller: caller.name.clone(),
+                    method: R::NAME.to_owned(),
+                    token,
+                    body_hash: request::hash(&fields),
+                });
+                let request = request::read::<R>(fields)?;
+                // Held until the task is in the journal, where the next call under the same token finds it.
+                let claim = match &token {
+                    Some(token) => Some(replays.claim(token).await),
+                    None => None,
+                };
+                if let Some(token) = &token
+                    && let Some(first) = replay::first_task(&app, token).await?
+                {
+                    return replay::answer(&app, first, wait).await;
+                }
                 let work = f(context, request).await?;
-                let mut started = task::start(&app, id, R::NAME, &caller, work).await?;
-                let outcome = if wait { started.wait(WAIT).await } else { None };
+                let mut started = task::start(&app, id, R::NAME, &caller, token.as_ref(), work).await?;
+                drop(claim);
+                let outcome = if wait.is_zero() { None } else { started.wait(wait).await };
                 match outcome {
                     Some(Ok(reply)) => Ok(Answer::Done(request::to_value(&*reply)?)),
                     Some(Err(error)) => Ok(Answer::Failed(error, started.id)),

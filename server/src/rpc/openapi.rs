@@ -2,8 +2,11 @@
 
 use super::{Method, Table};
 use crate::problem;
-use api::{Problem, task::Accepted};
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use api::{
+    Problem,
+    task::{Accepted, Mutation},
+};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 /// The document.
@@ -24,9 +27,10 @@ pub fn openapi(table: &Table) -> Value {
             )
         })
         .collect();
+    let mutation = Mutation::json_schema(&mut generator).to_value();
     let mut schemas = Value::Object(generator.take_definitions(true));
     for method in table.methods.values().filter(|method| method.info.mutates) {
-        add_wait(&mut schemas, &request_name(method));
+        add_mutation(&mut schemas, &request_name(method), &mutation);
     }
     json!({
         "openapi": "3.1.0",
@@ -117,15 +121,10 @@ fn description(generator: &SchemaGenerator, name: &str) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// Mutating methods have the fields of [`api::task::Mutation`] beside their own.
-fn add_wait(schemas: &mut Value, name: &str) {
-    let wait = json!({
-        "type": ["boolean", "null"],
-        "description": "Whether to wait for the end, at most 300 s (the default); with false the answer is 202 at once.",
-    });
-    if let Some(properties) =
-        schemas.get_mut(name).and_then(|schema| schema.get_mut("properties")).and_then(Value::as_object_mut)
-    {
-        properties.insert("wait".to_owned(), wait);
+/// Mutating methods have the fields of [`Mutation`] beside their own.
+fn add_mutation(schemas: &mut Value, name: &str, mutation: &Value) {
+    let own = schemas.get_mut(name).and_then(|schema| schema.get_mut("properties")).and_then(Value::as_object_mut);
+    if let (Some(own), Some(common)) = (own, mutation.get("properties").and_then(Value::as_object)) {
+        own.extend(common.clone());
     }
 }

@@ -1,8 +1,9 @@
 //! Reading a request: JSON to the method's type, with the path of what is wrong.
 
 use crate::{Error, Result};
-use api::{FieldError, Rpc};
-use serde::Serialize;
+use api::{FieldError, Rpc, task::Mutation};
+use garde::Validate;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// The largest request body, in bytes.
@@ -20,17 +21,23 @@ pub(super) fn parse(body: &[u8]) -> Result<Map<String, Value>> {
     }
 }
 
-/// Takes the field `wait` out, which every mutating method has.
-pub(super) fn take_wait(fields: &mut Map<String, Value>) -> Result<bool> {
-    match fields.remove("wait") {
-        None | Some(Value::Null) => Ok(true),
-        Some(Value::Bool(wait)) => Ok(wait),
-        Some(other) => Err(Error::field("wait", format!("must be true or false, is {other}"))),
-    }
+/// Takes the fields out that every mutating method has beside its own.
+pub(super) fn take_mutation(fields: &mut Map<String, Value>) -> Result<Mutation> {
+    let taken = ["wait", "client_token"].iter().filter_map(|name| fields.remove_entry(*name)).collect();
+    read_any(taken)
+}
+
+/// The hash of a request: the same for the same fields, in whichever order.
+pub(super) fn hash(fields: &Map<String, Value>) -> String {
+    blake3::hash(Value::Object(fields.clone()).to_string().as_bytes()).to_hex().to_string()
 }
 
 /// The method's request, checked.
 pub(super) fn read<R: Rpc>(fields: Map<String, Value>) -> Result<R> {
+    read_any(fields)
+}
+
+fn read_any<R: DeserializeOwned + Validate<Context = ()>>(fields: Map<String, Value>) -> Result<R> {
     let request: R = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner().to_string();
@@ -110,9 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn wait_must_be_a_truth() {
-        let mut fields = parse(br#"{"wait": "no"}"#).unwrap();
-        assert!(take_wait(&mut fields).is_err());
-        assert!(!take_wait(&mut parse(br#"{"wait": false}"#).unwrap()).unwrap());
+    fn the_fields_of_every_mutation() {
+        let take = |body: &str| take_mutation(&mut parse(body.as_bytes()).unwrap());
+        assert!(take(r#"{"wait": "no"}"#).is_err());
+        assert!(take(r#"{"client_token": ""}"#).is_err());
+        assert!(take(&format!(r#"{{"client_token": "{}"}}"#, "x".repeat(65))).is_err());
+        assert_eq!(take(r#"{"wait": false, "vm": "a"}"#).unwrap().wait, Some(false));
+        let hash = |body: &str| hash(&parse(body.as_bytes()).unwrap());
+        assert_eq!(hash(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#), hash(r#"{"b": {"d": 3, "c": 2}, "a": 1}"#));
+        assert_ne!(hash(r#"{"a": 1}"#), hash(r#"{"a": 2}"#));
     }
 }

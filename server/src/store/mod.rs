@@ -3,12 +3,14 @@
 //! The only place with SQL. It holds which VMs, volumes and templates there are and what tasks do; power states,
 //! addresses and ports are read from libvirt and never kept here.
 
+mod client_token;
 mod task;
 mod template;
 mod token;
 mod vm;
 mod volume;
 
+pub use client_token::ClientToken;
 pub use task::{StepRecord, TaskRecord};
 pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
@@ -135,7 +137,10 @@ fn migrations() -> Migrator {
     let step = |version, name, sql| {
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
     };
-    Migrator::with_migrations(vec![step(1, "start", include_str!("../../migrations/0001_start.sql"))])
+    Migrator::with_migrations(vec![
+        step(1, "start", include_str!("../../migrations/0001_start.sql")),
+        step(2, "client token", include_str!("../../migrations/0002_client_token.sql")),
+    ])
 }
 
 /// An error of the database, with what was being done.

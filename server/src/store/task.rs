@@ -1,6 +1,6 @@
 //! The journal of tasks and their steps.
 
-use super::{Store, failed, parse_uuid};
+use super::{ClientToken, Store, client_token, failed, parse_uuid};
 use crate::{Error, Result};
 use api::{
     Time,
@@ -55,8 +55,9 @@ const COLUMNS: &str = "id, method, target_kind, target_id, target_name, caller, 
                        finished_at";
 
 impl Store {
-    /// Adds a task.
-    pub async fn insert_task(&self, task: &TaskRecord) -> Result<()> {
+    /// Adds a task, and the client token that it was asked for under, in one.
+    pub async fn insert_task(&self, task: &TaskRecord, token: Option<&ClientToken>) -> Result<()> {
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "insert into task (id, method, target_kind, target_id, target_name, caller, state, created_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -69,10 +70,13 @@ impl Store {
         .bind(&task.caller)
         .bind(task.state.as_str())
         .bind(task.created_at.0)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await
-        .map(|_| ())
-        .map_err(failed("journal a task"))
+        .map_err(failed("journal a task"))?;
+        if let Some(token) = token {
+            client_token::insert(&mut transaction, token, task.id).await?;
+        }
+        transaction.commit().await.map_err(failed("journal a task"))
     }
 
     /// Ends a task, or marks it as unwinding.
@@ -208,22 +212,13 @@ impl Store {
     }
 }
 
-/// Ends a task's journal within the transaction that makes its work final: nothing of it is taken back any more.
+/// Ends a task's journal within the transaction that makes its work final: nothing of it is taken back any more. That
+/// there is a result, though not which, tells the next start that the task is done.
 pub(super) async fn close_journal(transaction: &mut Transaction<'_, Any>, task: Uuid) -> Result<()> {
-    let (id, now) = (task.to_string(), Time::now().0);
-    sqlx::query("update task_step set undo = null where task = $1")
-        .bind(&id)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("end a journal"))?;
-    sqlx::query("update task set state = $1, finished_at = $2 where id = $3")
-        .bind(TaskState::Done.as_str())
-        .bind(now)
-        .bind(&id)
-        .execute(&mut **transaction)
-        .await
-        .map(|_| ())
-        .map_err(failed("end a journal"))
+    for sql in ["update task_step set undo = null where task = $1", "update task set result = 'null' where id = $1"] {
+        sqlx::query(sql).bind(task.to_string()).execute(&mut **transaction).await.map_err(failed("end a journal"))?;
+    }
+    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<TaskRecord> {

@@ -8,7 +8,7 @@ use crate::{
     App, Error, Result,
     auth::Caller,
     problem,
-    store::{StepRecord, TaskRecord},
+    store::{ClientToken, StepRecord, TaskRecord},
 };
 use api::{
     Time,
@@ -154,7 +154,14 @@ impl<R> Started<R> {
 }
 
 /// Journals work and runs it, on a task of its own.
-pub async fn start<R>(app: &App, id: Uuid, method: &str, caller: &Caller, work: Work<R>) -> Result<Started<R>>
+pub async fn start<R>(
+    app: &App,
+    id: Uuid,
+    method: &str,
+    caller: &Caller,
+    token: Option<&ClientToken>,
+    work: Work<R>,
+) -> Result<Started<R>>
 where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
@@ -173,7 +180,7 @@ where
         created_at: Time::now(),
         finished_at: None,
     };
-    app.store.insert_task(&record).await?;
+    app.store.insert_task(&record, token).await?;
     let (sender, outcome) = watch::channel(None);
     let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)) };
     let (app_, method, held, run) = (app.clone(), method.to_owned(), work.held, work.run);
