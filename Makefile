@@ -45,7 +45,7 @@ test-full: prepare-test template ## The same, with the long ones: cloud image, a
 
 .PHONY: bench
 bench: prepare-test template ## Measure Vmyard beside the raw libvirt calls
-	$(call timed,cargo build --release && $(sudo) bench/run)
+	$(call timed,cargo bench -p cli --bench raw)
 
 .PHONY: openapi
 openapi: prepare ## Write openapi.json anew

@@ -2,8 +2,10 @@
 
 mod call;
 mod client;
+mod lists;
 mod openapi;
 mod serve;
+mod table;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +30,24 @@ enum Verb {
     /// Work with virtual machines
     #[command(subcommand)]
     Vm(vm::Verb),
+    /// List or show tasks
+    #[command(subcommand)]
+    Task(lists::Verb),
+    /// List or show templates
+    #[command(subcommand)]
+    Template(lists::Verb),
+    /// List or show nodes
+    #[command(subcommand)]
+    Node(lists::Verb),
+    /// List or show storage pools
+    #[command(subcommand)]
+    Pool(lists::Verb),
+    /// List or show networks
+    #[command(subcommand)]
+    Network(lists::Verb),
+    /// List or show volumes
+    #[command(subcommand)]
+    Volume(lists::Verb),
     /// Print the API's OpenAPI document
     Openapi,
 }
@@ -38,8 +58,7 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Serve(args) => return serve::run(args),
         Verb::Openapi => openapi::run(),
-        Verb::Call(args) => cli.server.connect().and_then(|client| call::run(&client, args)),
-        Verb::Vm(verb) => cli.server.connect().and_then(|client| vm::run(&client, verb)),
+        verb => cli.server.connect().and_then(|client| call(&client, verb)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,5 +66,20 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             failure.exit_code()
         }
+    }
+}
+
+/// The verbs that call the server.
+fn call(client: &client::Client, verb: Verb) -> Result<(), client::Failure> {
+    match verb {
+        Verb::Call(args) => call::run(client, args),
+        Verb::Vm(verb) => vm::run(client, verb),
+        Verb::Task(verb) => lists::run(client, &lists::TASK, verb),
+        Verb::Template(verb) => lists::run(client, &lists::TEMPLATE, verb),
+        Verb::Node(verb) => lists::run(client, &lists::NODE, verb),
+        Verb::Pool(verb) => lists::run(client, &lists::POOL, verb),
+        Verb::Network(verb) => lists::run(client, &lists::NETWORK, verb),
+        Verb::Volume(verb) => lists::run(client, &lists::VOLUME, verb),
+        Verb::Serve(_) | Verb::Openapi => Ok(()),
     }
 }

@@ -1,11 +1,16 @@
 //! `vmyard vm`
 
-use crate::client::{Client, Failure};
+use crate::{
+    client::{Client, Failure},
+    table,
+};
 use api::{
     CloudInit,
-    vm::{CreateVm, DeleteVm, DescribeVm, ListVms, NicSpec, PauseVm, RebootVm, ResumeVm, StartVm, StopVm, Vm, VmState},
+    vm::{
+        CreateVm, DeleteVm, DescribeVm, DescribeVmXml, ListVms, NicSpec, PauseVm, RebootVm, ResumeVm, StartVm, StopVm,
+        Vm, VmState,
+    },
 };
-use comfy_table::{Table, presets};
 use std::{collections::BTreeMap, fs};
 
 /// `vmyard vm`
@@ -29,6 +34,8 @@ pub enum Verb {
     Delete(Name),
     /// Show a VM
     Show(Name),
+    /// Print a VM's libvirt XML
+    Xml(Xml),
 }
 
 /// `vmyard vm list`
@@ -107,6 +114,19 @@ pub struct Name {
     vm: String,
 }
 
+/// `vmyard vm xml`
+#[derive(clap::Args)]
+pub struct Xml {
+    /// The VM, by name or id
+    vm: String,
+    /// The definition that the next boot takes
+    #[arg(long)]
+    inactive: bool,
+    /// With console passwords (administrators only)
+    #[arg(long)]
+    secrets: bool,
+}
+
 /// `vmyard vm stop` and `vmyard vm reboot`
 #[derive(clap::Args)]
 pub struct Stop {
@@ -175,6 +195,11 @@ pub fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Verb::Xml(args) => {
+            let request = DescribeVmXml { vm: args.vm, inactive: args.inactive, secrets: args.secrets };
+            print!("{}", client.call(&request)?.xml);
+            Ok(())
+        }
         Verb::Show(args) => {
             show(&client.call(&DescribeVm { vm: args.vm })?);
             Ok(())
@@ -191,9 +216,7 @@ fn list(client: &Client, args: List) -> Result<(), Failure> {
         tags: (!tags.is_empty()).then_some(tags),
         ..ListVms::default()
     };
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "STATE", "NODE", "VCPUS", "MEMORY", "TEMPLATE", "ID"]);
+    let mut table = table::new(["NAME", "STATE", "NODE", "VCPUS", "MEMORY", "TEMPLATE", "ID"].into_iter());
     loop {
         let page = client.call(&request)?;
         for vm in page.vms {

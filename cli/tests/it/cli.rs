@@ -35,6 +35,13 @@ fn a_first_vm_by_the_command_line_alone() {
         ok(&["vm", "show", &name]).contains("(lease)").then_some(())
     });
     assert!(ok(&["vm", "stop", &name]).contains("shutoff"));
+    assert!(ok(&["vm", "xml", &name, "--inactive"]).starts_with("<domain"));
+    for (kind, shown) in [("node", "local"), ("pool", "default"), ("network", "default"), ("template", "tiny")] {
+        assert!(ok(&[kind, "list"]).contains(shown), "{kind}");
+        assert!(ok(&[kind, "show", shown]).contains(&format!("\"name\": \"{shown}\"")), "{kind}");
+    }
+    assert!(ok(&["task", "list"]).contains("create-vm"));
+    assert!(ok(&["volume", "list"]).contains(&name));
     let reply = ok(&["call", "describe-vm", &format!("{{\"vm\": \"{name}\"}}")]);
     assert!(reply.contains("\"state\": \"shutoff\""), "{reply}");
     ok(&["vm", "delete", &name]);

@@ -98,6 +98,14 @@ impl Server {
         self.child.wait().unwrap().success()
     }
 
+    /// Its resident memory, in MiB.
+    #[allow(dead_code)]
+    pub fn memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("server.log")).unwrap()
