@@ -108,7 +108,7 @@ impl TaskState {
 /// A step of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskStep {
-    /// What it does: `create-system-disk`.
+    /// What it does: `make-system-disk`.
     pub name: String,
     /// How far it is.
     pub state: StepState,

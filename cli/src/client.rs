@@ -95,11 +95,10 @@ impl Server {
 
 /// Whether the server is on this machine: the token of this machine goes nowhere else.
 fn is_local(url: &str) -> bool {
-    let host = url.split("://").nth(1).unwrap_or(url).split(['/', '?']).next().unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost"
-        || name == "[::1]"
-        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let name = url.host_str().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The administrator's token of a server on this machine.
@@ -158,6 +157,23 @@ impl Client {
                 let problem = serde_json::from_str(&text).map_err(|_| strange())?;
                 Err(Failure::Problem(Box::new(problem)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn the_local_token_stays_local() {
+        for url in ["http://127.0.0.1:7777", "http://localhost:1/", "http://[::1]", "https://127.1.2.3"] {
+            assert!(is_local(url), "{url}");
+        }
+        for url in
+            ["http://127.0.0.1:7777@evil.example/", "http://localhost.evil.example", "http://10.0.0.1", "nonsense"]
+        {
+            assert!(!is_local(url), "{url}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Error, Result,
     admission::Admission,
-    auth::Caller,
+    auth::{Caller, ReplayKey},
     config::Config,
     index::Index,
     store::Store,
@@ -46,6 +46,8 @@ pub struct Parts {
     pub recovered: AtomicBool,
     /// When this server was started.
     pub started_at: Time,
+    /// For the hashes of requests under a client token.
+    pub replay_key: ReplayKey,
 }
 
 impl App {

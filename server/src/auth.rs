@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// The file with the administrator's token, in the data directory.
 const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// Its name while it is being written.
+const DRAFT_FILE: &str = ".admin.token.new";
 /// What every token begins with, so that one in a log or a repository can be recognised.
 const PREFIX: &str = "vmy_";
 
@@ -39,7 +41,7 @@ pub async fn authenticate(store: &Store, token: &str) -> Result<Caller> {
 
 /// Makes the data directory (0700) and, at the first start, the administrator's token (0600) in it. An existing file is
 /// taken as it is, so that a token survives the loss of the database.
-pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
+pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<ReplayKey> {
     let file = data_dir.join(ADMIN_TOKEN_FILE);
     let failed = |error: std::io::Error| Error::Internal(format!("{}: {error}", file.display()));
     let token = match fs::read_to_string(&file) {
@@ -48,7 +50,7 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let token = generate()?;
             // Under another name first: a crash must not leave half a token.
-            let draft = data_dir.join(".admin.token.new");
+            let draft = data_dir.join(DRAFT_FILE);
             let _ = fs::remove_file(&draft);
             let mut open = fs::OpenOptions::new();
             let mut written = open.write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
@@ -67,17 +69,22 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<()> {
     };
     // A file that was replaced makes the token before it worthless.
     store.forget_tokens_but(&record.name, &record.hash).await?;
-    store.insert_token(&record).await
+    store.insert_token(&record).await?;
+    Ok(ReplayKey(blake3::derive_key("vmyard: hashes of requests under a client token", token.as_bytes())))
 }
+
+/// The key for hashes of requests: a request may hold a password, which nobody with a copy of the database may guess.
+pub struct ReplayKey(pub [u8; 32]);
 
 /// Makes the data directory where there is none, and closes it to others. A directory with other things in it is refused.
 pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
     let failed =
         |error: std::io::Error| Error::Internal(format!("make the data directory {}: {error}", data_dir.display()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-    let empty = fs::read_dir(data_dir).map_err(failed)?.next().is_none();
-    let ours = [ADMIN_TOKEN_FILE, "vmyard.db"].iter().any(|name| data_dir.join(name).exists());
-    if !empty && !ours {
+    let mut others =
+        fs::read_dir(data_dir).map_err(failed)?.flatten().filter(|entry| entry.file_name() != "lost+found");
+    let ours = [ADMIN_TOKEN_FILE, DRAFT_FILE, "vmyard.db"].iter().any(|name| data_dir.join(name).exists());
+    if others.next().is_some() && !ours {
         let message = format!("{} has other things in it; give an empty directory, or a new one", data_dir.display());
         return Err(Error::field("data_dir", message));
     }

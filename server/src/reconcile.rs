@@ -149,9 +149,7 @@ pub async fn scan(app: &App, node: &Node) -> Result<()> {
         let read = futures::future::join_all(batch.iter().map(|id| refresh(app, node, *id))).await;
         outcome = read.into_iter().fold(outcome, Result::and);
     }
-    if outcome.is_ok() {
-        app.index.set_scanned(node.name());
-    }
+    app.index.set_scanned(node.name());
     futures::future::join_all(running.into_iter().map(|id| read_agent_addresses(app, node, id))).await;
     outcome
 }

@@ -81,7 +81,7 @@ async fn start(config: Config) -> Result<App> {
     let url = config.database.clone().unwrap_or_else(|| Store::default_url(&config.data_dir));
     let store = Store::open(&url).await?;
     let left = store.open_tasks().await?;
-    auth::ensure_admin_token(&store, &config.data_dir).await?;
+    let replay_key = auth::ensure_admin_token(&store, &config.data_dir).await?;
 
     let (sender, events) = mpsc::unbounded_channel();
     let mut nodes = BTreeMap::new();
@@ -102,6 +102,7 @@ async fn start(config: Config) -> Result<App> {
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),
         started_at: api::Time::now(),
+        replay_key,
     });
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     for node in app.nodes.values() {

@@ -31,8 +31,10 @@ pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
 
 /// Deletes what belongs to a VM.
 pub async fn delete_files(node: &Node, vm: Uuid) -> Result<()> {
-    // A pool that is not there is an error: its files may be, with password hashes in them.
-    let pool = pool(node).await?;
+    // A pool that is not there is an error: its files may be, with password hashes in them. One that somebody has
+    // stopped is started.
+    let pool =
+        node.pool(POOL).await?.ok_or_else(|| Error::not_found("storage pool", format!("{POOL} on {}", node.name())))?;
     node.delete_volumes(pool.uuid, &format!("{vm}.")).await?;
     Ok(())
 }

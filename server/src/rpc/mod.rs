@@ -108,7 +108,7 @@ impl Table {
                     caller: caller.name.clone(),
                     method: R::NAME.to_owned(),
                     token,
-                    body_hash: request::hash(&fields),
+                    body_hash: request::hash(&app.replay_key, &fields),
                 });
                 let request = request::read::<R>(fields)?;
                 // Held until the task is in the journal, where the next call under the same token finds it.
@@ -181,6 +181,7 @@ mod tests {
             tasks: task::Tasks::new(),
             recovered: true.into(),
             started_at: api::Time::now(),
+            replay_key: crate::auth::ReplayKey([0; 32]),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Reading a request: JSON to the method's type, with the path of what is wrong.
 
-use crate::{Error, Result};
+use crate::{Error, Result, auth::ReplayKey};
 use api::{FieldError, Rpc, task::Mutation};
 use garde::Validate;
 use serde::{Serialize, de::DeserializeOwned};
@@ -28,8 +28,8 @@ pub(super) fn take_mutation(fields: &mut Map<String, Value>) -> Result<Mutation>
 }
 
 /// The hash of a request: the same for the same fields, in whichever order.
-pub(super) fn hash(fields: &Map<String, Value>) -> String {
-    blake3::hash(Value::Object(fields.clone()).to_string().as_bytes()).to_hex().to_string()
+pub(super) fn hash(key: &ReplayKey, fields: &Map<String, Value>) -> String {
+    blake3::keyed_hash(&key.0, Value::Object(fields.clone()).to_string().as_bytes()).to_hex().to_string()
 }
 
 /// The method's request, checked.
@@ -123,7 +123,7 @@ mod tests {
         assert!(take(r#"{"client_token": ""}"#).is_err());
         assert!(take(&format!(r#"{{"client_token": "{}"}}"#, "x".repeat(65))).is_err());
         assert_eq!(take(r#"{"wait": false, "vm": "a"}"#).unwrap().wait, Some(false));
-        let hash = |body: &str| hash(&parse(body.as_bytes()).unwrap());
+        let hash = |body: &str| hash(&ReplayKey([7; 32]), &parse(body.as_bytes()).unwrap());
         assert_eq!(hash(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#), hash(r#"{"b": {"d": 3, "c": 2}, "a": 1}"#));
         assert_ne!(hash(r#"{"a": 1}"#), hash(r#"{"a": 2}"#));
     }

@@ -79,9 +79,12 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
             hint: None,
         });
     }
-    let pool = find::pool_on(&node, request.pool.as_deref()).await?;
-    let seeds = seeds::pool(&node).await?;
-    let nics = nics(app, &node, &request, &mut claims).await?;
+    let (pool, seeds, nics) = tokio::join!(
+        find::pool_on(&node, request.pool.as_deref()),
+        seeds::pool(&node),
+        nics(app, &node, &request, &mut claims),
+    );
+    let (pool, seeds, nics) = (pool?, seeds?, nics?);
     let seed = seed(id, &request, &template)?;
     let record = VmRecord {
         id,
@@ -139,17 +142,19 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
     let disk_id = Uuid::now_v7();
     let file = format!("{disk_id}.qcow2");
     let delete = Undo::DeleteVolume { node: on(), pool: plan.pool.uuid, file: file.clone(), volume: Some(disk_id) };
-    let disk = task.step("make-system-disk", Some(delete), make_disk(app, &plan, disk_id, file)).await?;
-
+    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &plan, disk_id, file));
     // Without a seed there is still the serial line's log, which a start makes.
     let delete = Undo::DeleteSeedFiles { node: on(), vm };
-    task.step("write-seed", Some(delete), async {
+    let write_seed = task.step("write-seed", Some(delete), async {
         if let Some(seed) = &plan.seed {
             node.create_from_bytes(plan.seeds.uuid, &seeds::seed_file(vm), seed.to_iso()?).await?;
         }
         Ok(())
-    })
-    .await?;
+    });
+    // Side by side, each to its end: one that fails doesn't cut the other in half.
+    let (disk, seed) = tokio::join!(make_disk, write_seed);
+    let disk = disk?;
+    seed?;
 
     let xml = domain_spec(&plan, &disk)?.to_xml().map_err(|character| {
         Error::field("description", format!("has the character {character:?}, which XML can't hold"))

@@ -15,9 +15,11 @@ const FRESH: Duration = Duration::from_secs(2);
 pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
     let app = &context.app;
     let (id, entry) = app.index.resolve(&request.vm)?;
-    let node = app.node(&entry.node)?;
     let mut addresses = Vec::new();
-    if super::is_up(node) {
+    // A node that was taken out of the configuration tells nothing any more; the VM is still shown.
+    if let Ok(node) = app.node(&entry.node)
+        && super::is_up(node)
+    {
         // What can't be had quickly is answered as it was last seen, with `observed_at` saying when.
         let _ = tokio::time::timeout(FRESH, reconcile::refresh(app, node, id)).await;
         if app.index.get(id).and_then(|entry| entry.power()) == Some(Power::Running) {
