@@ -12,7 +12,7 @@ pub struct CloudInit {
     #[garde(inner(custom(check_hostname)))]
     pub hostname: Option<String>,
     /// The user to set up; the template's `default_user` when absent.
-    #[garde(inner(custom(check_user)))]
+    #[garde(inner(custom(crate::rules::user)))]
     pub user: Option<String>,
     /// That user's password. Only its hash leaves the server.
     #[garde(inner(length(min = 1, max = 256), custom(check_password)))]
@@ -36,9 +36,14 @@ impl std::fmt::Debug for CloudInit {
 fn check_user_data(value: &str, _: &()) -> garde::Result {
     // It becomes a part of a MIME message itself.
     let start = value.trim_start().to_ascii_lowercase();
-    match start.starts_with("content-type:") || start.starts_with("mime-version:") {
-        true => Err(garde::Error::new("must not be MIME; give a #cloud-config, a script or a #cloud-config-archive")),
-        false => Ok(()),
+    if start.starts_with("content-type:") || start.starts_with("mime-version:") {
+        return Err(garde::Error::new("must not be MIME; give a #cloud-config, a script or a #cloud-config-archive"));
+    }
+    // cloud-init goes by the first line, and says nothing of what it doesn't know.
+    let known = ["#cloud-config", "#cloud-boothook", "#include", "#part-handler", "#!", "## template:"];
+    match known.iter().any(|first| value.starts_with(first)) {
+        true => Ok(()),
+        false => Err(garde::Error::new(format!("must begin with one of {}", known.join(", ")))),
     }
 }
 
@@ -52,17 +57,6 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
     if value.len() > 253 || !value.split('.').all(label_ok) {
         return Err(garde::Error::new(
             "must be a hostname (RFC 1123): labels of 1 to 63 letters, digits and '-', joined by '.'",
-        ));
-    }
-    Ok(())
-}
-
-fn check_user(value: &str, _: &()) -> garde::Result {
-    let first = value.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
-    let rest = value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
-    if !first || !rest || value.len() > 32 {
-        return Err(garde::Error::new(
-            "must be a Unix user name: a-z, 0-9, '_' and '-', first a letter or '_', at most 32",
         ));
     }
     Ok(())

@@ -108,6 +108,23 @@ pub fn optional_mac(value: &Option<String>, _: &()) -> garde::Result {
     Ok(())
 }
 
+/// Checks the name of a Unix user.
+pub fn user(value: &str, _: &()) -> garde::Result {
+    let first = value.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    let rest = value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
+    if !first || !rest || value.len() > 32 {
+        return Err(garde::Error::new(
+            "must be a Unix user name: a-z, 0-9, '_' and '-', first a letter or '_', at most 32",
+        ));
+    }
+    Ok(())
+}
+
+/// [`user`] for an optional field.
+pub fn optional_user(value: &Option<String>, context: &()) -> garde::Result {
+    value.as_deref().map_or(Ok(()), |value| user(value, context))
+}
+
 /// Checks an absolute path of a file on a node.
 pub fn absolute_path(value: &str, _: &()) -> garde::Result {
     if !value.starts_with('/') || value.len() > 4096 || value.chars().any(char::is_control) {

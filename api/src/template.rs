@@ -90,7 +90,7 @@ pub struct RegisterTemplate {
     #[garde(skip)]
     pub guest_agent: bool,
     /// The user that cloud-init sets up when create-vm doesn't say.
-    #[garde(custom(rules::optional_name))]
+    #[garde(custom(rules::optional_user))]
     pub default_user: Option<String>,
 }
 

@@ -79,6 +79,12 @@ impl Failure {
 impl Server {
     /// A client for this server. Nothing is sent yet.
     pub fn connect(&self) -> Result<Client, Failure> {
+        if !reqwest::Url::parse(&self.url).is_ok_and(|url| url.has_host()) {
+            return Err(Failure::Usage(format!(
+                "--url {:?} is no address; it looks like http://127.0.0.1:7777",
+                self.url
+            )));
+        }
         let token = match &self.token {
             Some(token) => token.clone(),
             None if is_local(&self.url) => read_token()?,
@@ -137,7 +143,11 @@ impl Client {
                 text = format!("{text}: {cause}");
                 source = cause.source();
             }
-            Failure::Unreachable(format!("{text}\nhint: is the server running (vmyard serve), and is --url right?"))
+            let hint = match error.is_connect() {
+                true => "is the server running (vmyard serve), and is --url right?",
+                false => "whether it was done isn't known: vmyard task list",
+            };
+            Failure::Unreachable(format!("{text}\nhint: {hint}"))
         };
         let response = self
             .http

@@ -32,6 +32,16 @@ pub enum Error {
         /// What was asked for.
         name: String,
     },
+    /// There is no such object on a node.
+    #[error("there is no {kind} {name:?} on node {node}")]
+    NotFoundOn {
+        /// `storage pool`, `network`
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        node: String,
+    },
     /// There is no such method.
     #[error("there is no method {0:?}")]
     NoSuchMethod(String),

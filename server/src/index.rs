@@ -6,7 +6,8 @@
 
 use crate::{
     Error, Result,
-    store::{VmPhase, VmRecord, name_key},
+    size::gib,
+    store::{VmPhase, VmRecord, VmSpec, name_key},
 };
 use api::{
     Time,
@@ -157,7 +158,7 @@ impl Entry {
             max_memory_mib: size(|view| view.max_memory_mib, spec.map(|spec| spec.max_memory_mib)),
             tags: spec.map(|spec| spec.tags.clone()).unwrap_or_default(),
             description: spec.map(|spec| spec.description.clone()).unwrap_or_default(),
-            disks: view.map(|view| disks(view, spec.map(|spec| spec.pool_name.as_str()))).unwrap_or_default(),
+            disks: view.map(|view| disks(view, spec)).unwrap_or_default(),
             networks: view.map(|view| nics(view)).unwrap_or_default(),
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
@@ -169,7 +170,8 @@ impl Entry {
     }
 }
 
-fn disks(view: &DomainView, system_pool: Option<&str>) -> Vec<Disk> {
+fn disks(view: &DomainView, spec: Option<&VmSpec>) -> Vec<Disk> {
+    let system_pool = spec.map(|spec| spec.pool_name.as_str());
     let system_volume = view.metadata.as_ref().and_then(|metadata| metadata.system_volume);
     let of_disk = |(position, disk): (usize, &hypervisor::domain::DiskView)| {
         let system = position == 0;
@@ -182,7 +184,7 @@ fn disks(view: &DomainView, system_pool: Option<&str>) -> Vec<Disk> {
                 .map(|(pool, _)| pool.clone())
                 .or(system_pool.filter(|_| system).map(str::to_owned)),
             path: disk.path.clone(),
-            size_gib: None,
+            size_gib: spec.filter(|_| system).map(|spec| gib(spec.disk_bytes)),
             role: if system { DiskRole::System } else { DiskRole::Data },
         }
     };
@@ -411,14 +413,14 @@ impl Index {
         })
     }
 
-    /// Keeps a name for a VM that is about to be made, unless a VM of ours has it or is about to.
+    /// Keeps a name for a VM that is about to be made, unless a VM has it, ours or not, or is about to.
     pub fn claim_name(&self, name: &str) -> Result<Claim> {
         let key = name_key(name);
-        let ours = |entry: &Entry| entry.record.as_ref().is_some_and(|record| name_key(&record.name) == key);
+        let has_it = |entry: &Entry| name_key(entry.name()) == key;
         // The claim comes first. Who had it before has put its record in by now, so that one of the two is seen.
         let claim = self.claim(&key);
         match claim {
-            Some(claim) if !self.read(|inner| inner.entries.values().any(ours)) => Ok(claim),
+            Some(claim) if !self.read(|inner| inner.entries.values().any(has_it)) => Ok(claim),
             _ => Err(Error::exists("VM", name)),
         }
     }

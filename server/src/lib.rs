@@ -15,6 +15,7 @@ mod reconcile;
 mod rpc;
 mod seed;
 mod serve;
+mod size;
 pub mod store;
 mod task;
 

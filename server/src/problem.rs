@@ -73,7 +73,7 @@ fn code(error: &Error) -> Code {
         Error::Invalid(_) => Code::Invalid,
         Error::Unauthenticated(_) => Code::Unauthenticated,
         Error::Forbidden { .. } => Code::Forbidden,
-        Error::NotFound { .. } | Error::NoSuchMethod(_) => Code::NotFound,
+        Error::NotFound { .. } | Error::NotFoundOn { .. } | Error::NoSuchMethod(_) => Code::NotFound,
         Error::AlreadyExists { .. } => Code::AlreadyExists,
         Error::WrongState { .. } | Error::Superseded(_) => Code::WrongState,
         Error::Busy { .. } => Code::Busy,

@@ -121,11 +121,29 @@ async fn start(config: Config) -> Result<App> {
 
 fn check_nodes(config: &Config) -> Result<()> {
     let mut names = BTreeSet::new();
-    for name in config.nodes.keys() {
+    for (name, settings) in &config.nodes {
         let field = || format!("nodes.{name}");
         api::rules::name(name, &()).map_err(|error| Error::field(field(), error.message()))?;
         if !names.insert(name.to_lowercase()) {
             return Err(Error::field(field(), "is there twice; names are the same without case"));
+        }
+        let wrong = |key: &str, message: &str| Err(Error::field(format!("nodes.{name}.{key}"), message));
+        if !settings.uri.contains(":/") {
+            return wrong("uri", "must be a libvirt URI, like qemu:///system or qemu+ssh://root@host/system");
+        }
+        for (key, value) in
+            [("cpu_overcommit", settings.cpu_overcommit), ("memory_overcommit", settings.memory_overcommit)]
+        {
+            if !(0.01..=1000.0).contains(&value) {
+                return wrong(key, "must be between 0.01 and 1000");
+            }
+        }
+        for (key, path) in
+            [("default_pool_path", &settings.default_pool_path), ("seed_pool_path", &settings.seed_pool_path)]
+        {
+            if !path.starts_with('/') {
+                return wrong(key, "must be an absolute path on the node");
+            }
         }
     }
     Ok(())

@@ -115,6 +115,7 @@ fn vm(name: &str, template: Uuid) -> VmRecord {
             max_vcpus: 2,
             memory_mib: 64,
             max_memory_mib: 64,
+            disk_bytes: 1 << 29,
             tags: [("ключ".to_owned(), "\"'\\".to_owned())].into(),
             description: "two\nlines".into(),
             user: None,

@@ -56,6 +56,8 @@ fn a_first_vm_by_the_command_line_alone() {
     assert!(code == 2 && text.contains("not JSON"), "{text}");
     let (code, text) = vmyard(&["--url", "http://127.0.0.1:1", "vm", "list"]);
     assert!(code == 3 && text.contains("can't reach") && text.contains("hint"), "{text}");
+    let (code, text) = vmyard(&["--url", "junk", "vm", "list"]);
+    assert!(code == 2 && text.contains("is no address"), "{text}");
     let (code, text) = vmyard(&["--token", "wrong", "vm", "list"]);
     assert!(code == 1 && text.contains("unauthenticated"), "{text}");
     assert!(ok(&["openapi"]).contains("\"openapi\": \"3.1.0\""));

@@ -28,6 +28,16 @@ fn a_vm_made_by_virsh_is_listed_started_and_stopped() {
     };
     let vm = state("shutoff");
     assert_eq!((&vm["managed"], &vm["name"]), (&json!(false), &json!("old web.1")));
+    lab.node.virsh(&["domrename", "old web.1", "old-web"]);
+    let request = json!({"name": "Old-Web", "template": "tiny", "vcpus": 1, "memory_mib": 64});
+    eventually("its name is taken", SOON, || {
+        (lab.ok("list-vms", json!({"name": "old-web"}))["total"] == 1).then_some(())
+    });
+    lab.err("create-vm", request, 409, "already_exists");
+    lab.node.virsh(&["domrename", "old-web", "old web.1"]);
+    eventually("it has its name again", SOON, || {
+        (lab.ok("list-vms", json!({"name": "old web.1"}))["total"] == 1).then_some(())
+    });
     assert_eq!(lab.ok("start-vm", json!({"vm": "old web.1"}))["state"], "running");
     assert_eq!(lab.ok("stop-vm", json!({"vm": "old web.1", "force": true}))["vm"]["state"], "shutoff");
     // Its disks are not ours to delete.

@@ -57,6 +57,9 @@ fn bad_requests_name_the_field_and_change_nothing() {
         (with("cloud_init", json!({"ssh_keys": ["no key"]})), "cloud_init.ssh_keys[0]"),
         (with("cloud_init", json!({"password": "a\nb"})), "cloud_init.password"),
         (with("cloud_init", json!({"hostname": "-a"})), "cloud_init.hostname"),
+        (with("cloud_init", json!({"user_data": "junk"})), "cloud_init.user_data"),
+        (with("cloud_init", json!({"user_data": "Content-Type: multipart/mixed"})), "cloud_init.user_data"),
+        (with("pool", json!("vmyard-seeds")), "pool"),
         (with("cloud_init", json!({"pass": "x"})), "cloud_init.pass"),
     ] {
         let problem = lab.err("create-vm", request.clone(), 400, "invalid");
@@ -66,7 +69,8 @@ fn bad_requests_name_the_field_and_change_nothing() {
     for (key, value) in [("template", "nix"), ("pool", "nix"), ("node", "nix")] {
         lab.err("create-vm", with(key, json!(value)), 404, "not_found");
     }
-    lab.err("create-vm", nics(json!([{"network": "nix"}])), 404, "not_found");
+    let problem = lab.err("create-vm", nics(json!([{"network": "nix"}])), 404, "not_found");
+    assert_eq!(problem["detail"], "there is no network \"nix\" on node local");
     let problem = lab.err("create-vm", with("memory_mib", json!(16_000_000)), 409, "no_capacity");
     assert!(problem["detail"].as_str().unwrap().contains("16000000 MiB"), "{problem}");
     assert_eq!(lab.ok("list-vms", json!({"name": "never"}))["total"], 0);

@@ -11,6 +11,7 @@ fn a_vm_lives_and_leaves_nothing() {
     let vm = lab.create_with("life", json!({"tags": {"role": "web"}, "description": "a <b> & c", "disk_gib": 1}));
     assert_eq!(vm.created["state"], "shutoff");
     assert_eq!(vm.created["tags"]["role"], "web");
+    assert_eq!(vm.created["disks"][0]["size_gib"], 1.0);
 
     let vm = vm.start().ready();
     assert_eq!(vm.run("nproc"), "1");

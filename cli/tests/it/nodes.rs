@@ -58,6 +58,31 @@ fn two_servers_do_not_share_a_directory() {
 }
 
 #[test]
+fn settings_that_make_no_sense_are_refused() {
+    let dir = Directory::new();
+    let file = dir.path.join("bad.toml");
+    for (settings, key) in [
+        ("uri = \"qemu:///system\"\ncpu_overcommit = -1.0", "nodes.n.cpu_overcommit"),
+        ("uri = \"qemu:///system\"\nmemory_overcommit = nan", "nodes.n.memory_overcommit"),
+        ("uri = \"qemu:///system\"\ncpu_overcommit = inf", "nodes.n.cpu_overcommit"),
+        ("uri = \"junk\"", "nodes.n.uri"),
+        ("uri = \"qemu:///system\"\ndefault_pool_path = \"images\"", "nodes.n.default_pool_path"),
+        ("uri = \"qemu:///system\"\ncolour = 1", "colour"),
+    ] {
+        fs::write(&file, format!("[nodes.n]\n{settings}\n")).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vmyard"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(dir.path.join("data"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(key), "{settings}: {text}");
+    }
+}
+
+#[test]
 fn a_remote_node_is_the_same_as_a_local_one() {
     // Its template is copied from a file in no pool, through libvirt's streams alone.
     let lab = Lab::remote();

@@ -75,4 +75,5 @@ fn volumes() {
     assert!(rows.iter().all(|row| row["path"] != template["copies"][0]["path"]));
     lab.node.virsh(&["vol-delete", &foreign, "--pool", "default"]);
     lab.err("describe-volume", json!({"volume": foreign}), 404, "not_found");
+    lab.err("list-volumes", json!({"pool": "nix"}), 404, "not_found");
 }

@@ -59,7 +59,8 @@ impl Image {
         if !header.starts_with(b"QFI\xfb") {
             return Image::raw(length);
         }
-        Image::qcow2(header).ok_or_else(|| "its qcow2 header is cut off".to_owned())?
+        Image::qcow2(header, length)
+            .ok_or_else(|| "it is cut off: its qcow2 header points behind its end".to_owned())?
     }
 
     fn raw(length: u64) -> Result<Image, String> {
@@ -71,8 +72,8 @@ impl Image {
         Ok(Image { format: Format::Raw, virtual_bytes: length })
     }
 
-    /// `None` when the header is too short.
-    fn qcow2(header: &[u8]) -> Option<Result<Image, String>> {
+    /// `None` when the header, or the file behind it, is too short.
+    fn qcow2(header: &[u8], length: u64) -> Option<Result<Image, String>> {
         let refuse = |why: String| Some(Err(why));
         let version = u32_at(header, 4)?;
         let (backing_offset, size) = (u64_at(header, 8)?, u64_at(header, 24)?);
@@ -95,6 +96,12 @@ impl Image {
         }
         if incompatible & !(INCOMPATIBLE_ALLOWED) != 0 {
             return refuse(format!("it has incompatible features that are not known ({incompatible:#x})"));
+        }
+        // The tables that the header points to must be in the file: one that was cut off starts no guest.
+        let (l1_entries, l1_offset, refcounts) = (u32_at(header, 36)?, u64_at(header, 40)?, u64_at(header, 48)?);
+        let l1_end = l1_offset.checked_add(u64::from(l1_entries) * 8)?;
+        if l1_end > length || refcounts >= length {
+            return None;
         }
         if size == 0 {
             return refuse("its disk has no size".to_owned());
@@ -125,10 +132,20 @@ mod tests {
         bytes
     }
 
+    /// A header whose L1 table of 10,000 entries and refcount table lie there.
+    fn tables(l1_offset: u64, refcounts: u64) -> Vec<u8> {
+        let mut bytes = header(3, 0, 0);
+        bytes[36..40].copy_from_slice(&10_000u32.to_be_bytes());
+        bytes[40..48].copy_from_slice(&l1_offset.to_be_bytes());
+        bytes[48..56].copy_from_slice(&refcounts.to_be_bytes());
+        bytes
+    }
+
     #[test]
     fn qcow2() {
         let good = Image { format: Format::Qcow2, virtual_bytes: 1 << 30 };
         assert_eq!(Image::inspect(&header(3, 0, 0), 200_000), Ok(good));
+        assert_eq!(Image::inspect(&tables(70_000, 180_000), 200_000), Ok(good));
         assert_eq!(Image::inspect(&header(3, 0, 1), 200_000), Ok(good));
         assert_eq!(Image::inspect(&header(2, 0, u64::MAX), 200_000), Ok(good), "version 2 has no such field");
         for (bad, why) in [
@@ -138,6 +155,9 @@ mod tests {
             (header(3, 0, 2), "corrupt"),
             (header(3, 0, 1 << 40), "not known"),
             (header(3, 0, 0)[..40].to_vec(), "cut off"),
+            (tables(150_000, 70_000), "cut off"),
+            (tables(70_000, 250_000), "cut off"),
+            (tables(u64::MAX, 70_000), "cut off"),
         ] {
             let error = Image::inspect(&bad, 200_000).unwrap_err();
             assert!(error.contains(why), "{error}");

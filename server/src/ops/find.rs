@@ -2,15 +2,23 @@
 
 use crate::{App, Error, Result};
 use hypervisor::{Node, network::NetworkView, storage::PoolView};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long a node has to answer for a list that is asked of several.
+const LIST: Duration = Duration::from_secs(5);
 
 /// The pool on this node that a request means; the node's `default` when it says nothing. It must be active.
 pub async fn pool_on(node: &Node, reference: Option<&str>) -> Result<PoolView> {
     let wanted = reference.unwrap_or("default");
-    let pool = node
-        .pool(wanted)
-        .await?
-        .ok_or_else(|| Error::not_found("storage pool", format!("{wanted} on node {}", node.name())))?;
+    let pool = node.pool(wanted).await?.ok_or_else(|| Error::NotFoundOn {
+        kind: "storage pool",
+        name: wanted.to_owned(),
+        node: node.name().to_owned(),
+    })?;
+    if pool.name == super::seeds::POOL {
+        return Err(Error::field("pool", format!("must not be {}, which is for seeds and logs only", pool.name)));
+    }
     if !pool.active {
         return Err(Error::WrongState {
             detail: format!("storage pool {} on node {} is not active", pool.name, node.name()),
@@ -31,7 +39,11 @@ pub async fn network_on(node: &Node, reference: &str) -> Result<NetworkView> {
     let fits =
         |network: &NetworkView| network.name == reference || network.uuid.to_string() == reference.to_lowercase();
     let found = node.networks().await?.into_iter().find(fits);
-    let network = found.ok_or_else(|| Error::not_found("network", format!("{reference} on node {}", node.name())))?;
+    let network = found.ok_or_else(|| Error::NotFoundOn {
+        kind: "network",
+        name: reference.to_owned(),
+        node: node.name().to_owned(),
+    })?;
     if !network.active {
         return Err(Error::WrongState {
             detail: format!("network {} on node {} is not active", network.name, node.name()),
@@ -49,16 +61,20 @@ where
 {
     let asked = nodes.into_iter().map(|node| {
         let answer = ask(node.clone());
-        async move { (node, answer.await) }
+        async move {
+            let answer = tokio::time::timeout(LIST, answer).await;
+            (node, answer)
+        }
     });
     let (mut answers, mut unreachable) = (Vec::new(), Vec::new());
     for (node, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(answer) => answers.push((node, answer)),
-            Err(error) => {
+            Ok(Ok(answer)) => answers.push((node, answer)),
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "a node is left out of a list");
                 unreachable.push(node.name().to_owned());
             }
+            Err(_) => unreachable.push(node.name().to_owned()),
         }
     }
     (answers, unreachable)

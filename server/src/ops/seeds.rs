@@ -33,8 +33,11 @@ pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
 pub async fn delete_files(node: &Node, vm: Uuid) -> Result<()> {
     // A pool that is not there is an error: its files may be, with password hashes in them. One that somebody has
     // stopped is started.
-    let pool =
-        node.pool(POOL).await?.ok_or_else(|| Error::not_found("storage pool", format!("{POOL} on {}", node.name())))?;
+    let pool = node.pool(POOL).await?.ok_or_else(|| Error::NotFoundOn {
+        kind: "storage pool",
+        name: POOL.to_owned(),
+        node: node.name().to_owned(),
+    })?;
     node.delete_volumes(pool.uuid, &format!("{vm}.")).await?;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Templates.
 
-use super::{find, gib, images, page};
+use super::{find, images, page};
 use crate::{
     App, Context, Error, Result,
+    size::gib,
     store::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec},
     task::{Lock, Task, Undo, Work},
 };

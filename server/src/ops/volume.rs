@@ -1,7 +1,7 @@
 //! Storage volumes: those that Vmyard made, by their rows, and what else libvirt has in its pools.
 
 use super::{find, page, seeds};
-use crate::{App, Context, Result, store::VolumeRecord};
+use crate::{App, Context, Error, Result, size::gib, store::VolumeRecord};
 use api::{
     Page,
     volume::{DescribeVolume, ListVolumes, Volume, VolumeState, Volumes},
@@ -50,6 +50,12 @@ async fn rows(app: &App, node: Option<&str>, pool: Option<&str>) -> Result<(Vec<
     };
     let (answers, unreachable) = find::ask_nodes(nodes, ask).await;
 
+    if let Some(pool) = pool
+        && unreachable.is_empty()
+        && answers.iter().all(|(_, pools)| pools.is_empty())
+    {
+        return Err(Error::not_found("active storage pool", pool));
+    }
     let records: HashMap<(String, String), VolumeRecord> = app
         .store
         .volumes()
@@ -100,7 +106,7 @@ fn to_wire(
         node: node.to_owned(),
         path: volume.path,
         format: record.map_or(volume.format, |record| record.format.clone()),
-        size_gib: super::gib(volume.capacity),
+        size_gib: gib(volume.capacity),
         size_bytes: volume.capacity,
         allocation_bytes: volume.allocation,
         state: if attached { VolumeState::Attached } else { VolumeState::Available },

@@ -81,6 +81,8 @@ pub struct VmSpec {
     pub memory_mib: u64,
     /// Memory that hot-plug may reach, in MiB.
     pub max_memory_mib: u64,
+    /// The system disk's size when it was made, in bytes.
+    pub disk_bytes: u64,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// Free text.

@@ -101,6 +101,7 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
             max_vcpus,
             memory_mib: request.memory_mib,
             max_memory_mib,
+            disk_bytes,
             tags: request.tags,
             description: request.description,
             user: seed.as_ref().and_then(|seed| seed.user.clone()),
@@ -302,7 +303,10 @@ async fn nics(app: &App, node: &Node, request: &CreateVm, claims: &mut Vec<Claim
                 let mac = mac.to_lowercase();
                 let field = format!("networks[{position}].mac");
                 let in_use = |by: &str| Error::field(field, format!("{mac} is in use by {by}"));
-                // Of two calls with one address, or two interfaces of one call, only the first goes on.
+                // Of two calls with one address only the first goes on.
+                if nics.iter().any(|other| other.mac == mac) {
+                    return Err(in_use("another interface of this request"));
+                }
                 let Some(claim) = app.index.claim(&mac) else { return Err(in_use("a VM that is being made")) };
                 if let Some(user) = mac_user(app, &mac) {
                     return Err(in_use(&user));

@@ -1,6 +1,6 @@
 //! Describing one VM.
 
-use crate::{Context, Error, Result, ops::gib, reconcile};
+use crate::{Context, Error, Result, reconcile, size::gib};
 use api::{
     Access, Rpc,
     vm::{AddressSource, DescribeVm, DescribeVmXml, NicAddress, Vm, VmXml},
