@@ -94,3 +94,30 @@ fn keys_and_passwords_need_a_user() {
     assert_eq!(lab.err("create-vm", request, 400, "invalid")["errors"][0]["field"], "cloud_init.user");
     lab.ok("delete-template", json!({"template": name}));
 }
+
+#[test]
+fn a_guest_agent_that_falls_silent_holds_up_nobody() {
+    let lab = Lab::shared();
+    let vm = lab.create("silent").start().ready();
+    vm.run("(sleep 1; kill -STOP $(pidof qemu-ga)) >/dev/null 2>&1 &");
+    let domain = vm.created["domain"].as_str().unwrap().to_owned();
+    // libvirt itself says when it is silent.
+    crate::lab::eventually("the agent is silent", std::time::Duration::from_secs(30), || {
+        let ping = [
+            "-q",
+            "-c",
+            lab.node.uri(),
+            "qemu-agent-command",
+            "--timeout",
+            "1",
+            &domain,
+            "{\"execute\":\"guest-ping\"}",
+        ];
+        let answered = Command::new("virsh").args(ping).output().unwrap().status.success();
+        (!answered).then_some(())
+    });
+    let begun = std::time::Instant::now();
+    assert_eq!(vm.state(), "running");
+    assert_eq!(vm.ok("stop-vm", json!({}))["forced"], false, "the power button doesn't need the agent");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+}

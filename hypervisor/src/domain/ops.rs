@@ -8,6 +8,9 @@ use crate::{
 use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
 use uuid::Uuid;
 
+/// How long a guest agent has to answer, in seconds.
+const AGENT_TIMEOUT_S: i32 = 5;
+
 /// A domain's power state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Power {
@@ -205,12 +208,16 @@ impl Node {
         self.change_domain(id, QUICK, &format!("resume domain {id}"), move |domain| domain.resume()).await
     }
 
-    /// Cuts a domain's power. One that is off already, or is gone, is fine.
+    /// Cuts a domain's power. One that is off already, or is gone, is fine. It needs no answer of QEMU's, so it doesn't
+    /// wait for the places that calls about the domain have: they may hang, and this is what ends them.
     pub async fn cut_power(&self, id: Uuid) -> Result<()> {
         let cut = self
-            .change_domain(id, SLOW, &format!("cut the power of domain {id}"), move |domain| match domain.destroy(0) {
-                Err(_) if !domain.is_active()? => Ok(()),
-                done => done,
+            .change(SLOW, &format!("cut the power of domain {id}"), move |connection| {
+                let domain = connection.domain_by_uuid(id.into_bytes())?;
+                match domain.destroy(0) {
+                    Err(_) if !domain.is_active()? => Ok(()),
+                    done => done,
+                }
             })
             .await;
         match cut {
@@ -227,6 +234,10 @@ impl Node {
             AddressSource::Arp => Source::Arp,
         };
         self.ask_domain(id, &format!("read the addresses of domain {id}"), move |domain| {
+            if source == AddressSource::Agent {
+                // Without it libvirt waits for ever for a guest whose agent falls silent in the middle.
+                domain.agent_set_response_timeout(AGENT_TIMEOUT_S)?;
+            }
             let interfaces = domain.interface_addresses(from)?;
             let addresses = interfaces.into_iter().flat_map(|interface| {
                 let mac = interface.mac.unwrap_or_default();
