@@ -1,7 +1,7 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, ops};
-use hypervisor::{ErrorKind, Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
+use crate::{App, Result, observe::refresh, ops, seeds};
+use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -113,7 +113,7 @@ async fn prepare(app: &App, node: &Node) {
     let (images, seeds) = (path(|settings| &settings.default_pool_path), path(|settings| &settings.seed_pool_path));
     for made in [
         node.ensure_pool("default", &images).await,
-        node.ensure_pool(ops::seeds::POOL, &seeds).await,
+        node.ensure_pool(seeds::POOL, &seeds).await,
         node.ensure_network("default").await,
         ops::template::drop_left_lookups(app, node).await,
     ] {
@@ -152,29 +152,6 @@ pub async fn scan(app: &App, node: &Node) -> Result<()> {
     app.index.set_scanned(node.name());
     futures::future::join_all(running.into_iter().map(|id| read_agent_addresses(app, node, id))).await;
     outcome
-}
-
-/// Reads a domain and takes it in. One that leaves the call unanswered is stale from then on.
-pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
-    let read = app.index.begin_read();
-    match node.domain(id).await {
-        Ok(told) => app.index.observe(node.name(), id, read, told),
-        Err(error) => {
-            if error.kind == ErrorKind::Timeout {
-                app.index.set_silent(id);
-            }
-            return Err(error.into());
-        }
-    }
-    Ok(())
-}
-
-/// Reads a domain after a change that is done already: that it can't be read doesn't undo the change, and its node is
-/// then shown as stale; the next scan repairs it.
-pub async fn refresh_after(app: &App, node: &Node, id: Uuid) {
-    if let Err(error) = refresh(app, node, id).await {
-        tracing::warn!(%error, "a domain could not be read after a change");
-    }
 }
 
 fn refresh_soon(app: &App, node: &str, id: Uuid) {

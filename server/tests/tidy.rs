@@ -98,8 +98,10 @@ fn layers_point_down() {
                 &["crate::ops", "crate::rpc", "crate::task", "crate::methods", "crate::index"]
             }
             Some(name) if name.starts_with("task/") => &["crate::rpc", "crate::methods"],
-            Some(name) if name.starts_with("ops/") => &["crate::rpc", "crate::methods", "axum"],
-            Some("index.rs" | "admission.rs" | "seed.rs") => &["crate::rpc", "crate::methods", "crate::ops"],
+            Some(name) if name.starts_with("ops/") => &["crate::rpc", "crate::methods", "reconcile", "axum"],
+            Some("index.rs" | "admission.rs" | "seed.rs" | "seeds.rs" | "observe.rs") => {
+                &["crate::rpc", "crate::methods", "crate::ops"]
+            }
             _ => &[],
         };
         for module in forbidden {

@@ -16,7 +16,7 @@ pub async fn pool_on(node: &Node, reference: Option<&str>) -> Result<PoolView> {
         name: wanted.to_owned(),
         node: node.name().to_owned(),
     })?;
-    if pool.name == super::seeds::POOL {
+    if pool.name == crate::seeds::POOL {
         return Err(Error::field("pool", format!("must not be {}, which is for seeds and logs only", pool.name)));
     }
     if !pool.active {

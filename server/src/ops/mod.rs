@@ -6,7 +6,6 @@ pub mod network;
 pub mod node;
 pub mod page;
 pub mod pool;
-pub mod seeds;
 pub mod task;
 pub mod template;
 pub mod vm;

@@ -1,7 +1,7 @@
 //! Storage volumes: those that Vmyard made, by their rows, and what else libvirt has in its pools.
 
-use super::{find, page, seeds};
-use crate::{App, Context, Error, Result, size::gib, store::VolumeRecord};
+use super::{find, page};
+use crate::{App, Context, Error, Result, seeds, size::gib, store::VolumeRecord};
 use api::{
     Page,
     volume::{DescribeVolume, ListVolumes, Volume, VolumeState, Volumes},

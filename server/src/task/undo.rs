@@ -71,7 +71,7 @@ impl Undo {
                 }
             }
             Undo::DeleteSeedFiles { node, vm } => {
-                crate::ops::seeds::delete_files(settled(app, node, None)?, *vm).await?;
+                crate::seeds::delete_files(settled(app, node, None)?, *vm).await?;
             }
             Undo::UndefineDomain { node, vm } => {
                 // Cutting the power first ends a start that hangs; what comes up in between goes with the second cut.
@@ -79,7 +79,7 @@ impl Undo {
                 let node = settled(app, node, Some(*vm))?;
                 node.cut_power(*vm).await?;
                 node.undefine(*vm).await?;
-                crate::reconcile::refresh(app, node, *vm).await?;
+                crate::observe::refresh(app, node, *vm).await?;
             }
             Undo::ForgetTemplate { template } => app.store.forget_template(*template).await?,
             Undo::DropLookupPool { node, pool } => settled(app, node, None)?.drop_lookup_pool(pool).await?,

@@ -5,9 +5,10 @@ use crate::{
     App, Context, Error, Result,
     admission::{self, Reservation},
     index::Claim,
-    ops::{find, seeds, template},
-    reconcile,
+    observe,
+    ops::{find, template},
     seed::{Seed, hash_password},
+    seeds,
     store::{CopyRecord, TemplatePhase, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumeRecord, VolumeRole},
     task::{Lock, Task, Undo, Work},
 };
@@ -169,7 +170,7 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }
 
-    reconcile::refresh(app, node, vm).await?;
+    observe::refresh(app, node, vm).await?;
     task.step("make-ready", None, async {
         let mut record = plan.record.clone();
         app.store.vm_is_ready(&mut record, task.id).await?;

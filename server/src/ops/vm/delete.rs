@@ -3,9 +3,9 @@
 
 use super::{Subject, wrong_power};
 use crate::{
-    App, Context, Error, Result,
-    ops::{images, seeds},
-    reconcile,
+    App, Context, Error, Result, observe,
+    ops::images,
+    seeds,
     store::{VmPhase, VmRecord, VolumeRole},
     task::{Lock, Work},
 };
@@ -49,7 +49,7 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
         task.step("delete-seed", None, seeds::delete_files(&vm.node, vm.id)).await?;
         task.step("forget-vm", None, app.store.forget_vm(vm.id)).await?;
         app.index.drop_record(vm.id);
-        reconcile::refresh_after(app, &vm.node, vm.id).await;
+        observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(DeletedVm { id: vm.id, name: record.name, kept })
     }))
 }
@@ -94,7 +94,7 @@ async fn finish(app: &App, node: &Node, vm: Uuid) -> Result<()> {
     seeds::delete_files(node, vm).await?;
     app.store.forget_vm(vm).await?;
     app.index.drop_record(vm);
-    reconcile::refresh(app, node, vm).await
+    observe::refresh(app, node, vm).await
 }
 
 /// The VM was off when it was marked, and nobody starts one that is being deleted; if somebody did so outside of

@@ -1,6 +1,6 @@
 //! Describing one VM.
 
-use crate::{Context, Error, Result, reconcile, size::gib};
+use crate::{Context, Error, Result, observe, size::gib};
 use api::{
     Access, Rpc,
     vm::{AddressSource, DescribeVm, DescribeVmXml, NicAddress, Vm, VmXml},
@@ -21,7 +21,7 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         && super::is_up(node)
     {
         // What can't be had quickly is answered as it was last seen, with `observed_at` saying when.
-        let _ = tokio::time::timeout(FRESH, reconcile::refresh(app, node, id)).await;
+        let _ = tokio::time::timeout(FRESH, observe::refresh(app, node, id)).await;
         if app.index.get(id).and_then(|entry| entry.power()) == Some(Power::Running) {
             let ask = |source| tokio::time::timeout(FRESH, node.addresses(id, source));
             let (lease, arp) = tokio::join!(ask(domain::AddressSource::Lease), ask(domain::AddressSource::Arp));

@@ -58,7 +58,7 @@ impl Subject {
 
     /// Its power state as its node tells it now, which the index takes in.
     async fn power(&self, app: &App) -> Result<Power> {
-        crate::reconcile::refresh(app, &self.node, self.id).await?;
+        crate::observe::refresh(app, &self.node, self.id).await?;
         let power = app.index.get(self.id).and_then(|entry| entry.power());
         power.ok_or_else(|| Error::WrongState {
             detail: format!("VM {} has no domain on node {} any more", self.entry.name(), self.node.name()),

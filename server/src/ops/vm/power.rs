@@ -2,7 +2,7 @@
 
 use super::{Subject, wrong_power};
 use crate::{
-    App, Context, Error, Result, admission, reconcile,
+    App, Context, Error, Result, admission, observe,
     task::{Held, Lock, Work},
 };
 use api::{
@@ -39,7 +39,7 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
         let _reservation = reservation;
         let app = &task.app;
         let started = task.step("start-domain", None, async { Ok(vm.node.start(vm.id).await?) }).await;
-        reconcile::refresh_after(app, &vm.node, vm.id).await;
+        observe::refresh_after(app, &vm.node, vm.id).await;
         started?;
         app.index.to_wire(vm.id)
     }))
@@ -77,7 +77,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
         if forced {
             task.step("cut-power", None, async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
         }
-        reconcile::refresh_after(app, &vm.node, vm.id).await;
+        observe::refresh_after(app, &vm.node, vm.id).await;
         // A domain without a definition is gone when it is off.
         let gone = |_| Vm { state: VmState::Shutoff, ..vm.entry.to_wire(true) };
         Ok(StoppedVm { vm: app.index.to_wire(vm.id).unwrap_or_else(gone), forced })
@@ -110,7 +110,7 @@ pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<Rebooted
         if forced {
             task.step("reset", None, reset(app, &vm)).await?;
         }
-        reconcile::refresh_after(app, &vm.node, vm.id).await;
+        observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(RebootedVm { vm: app.index.to_wire(vm.id)?, forced })
     }))
 }
@@ -135,7 +135,7 @@ pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
     }
     Ok(Work::new(vm.target(), held, move |task| async move {
         task.step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
-        reconcile::refresh_after(&task.app, &vm.node, vm.id).await;
+        observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
 }
@@ -150,7 +150,7 @@ pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
     }
     Ok(Work::new(vm.target(), held, move |task| async move {
         task.step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
-        reconcile::refresh_after(&task.app, &vm.node, vm.id).await;
+        observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
 }
