@@ -83,6 +83,28 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes.
+    pub const ALL: [Code; 18] = [
+        Code::Invalid,
+        Code::Unauthenticated,
+        Code::Forbidden,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::WrongState,
+        Code::Busy,
+        Code::InUse,
+        Code::Ambiguous,
+        Code::NoCapacity,
+        Code::AgentUnavailable,
+        Code::TokenReused,
+        Code::TooLarge,
+        Code::Unsupported,
+        Code::RateLimited,
+        Code::NodeUnavailable,
+        Code::Timeout,
+        Code::Internal,
+    ];
+
     /// The code as it is on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ use crate::{
     Error, ErrorKind, Result,
     error::kind_of,
     link::{self, Link},
+    sync::lock,
 };
 use libvirt::Connect;
 use std::{
@@ -259,11 +260,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Locks, also after a panic elsewhere: what is guarded here is whole at every moment.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod link;
 pub mod network;
 mod node;
 pub mod storage;
+mod sync;
 mod uri;
 mod xml;
 

@@ -4,11 +4,12 @@ use crate::{
     Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts,
     lane::{Kind, Lane},
     link::Link,
+    sync::lock,
     uri,
 };
 use libvirt::{Connect, Domain, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
@@ -128,7 +129,12 @@ impl Node {
 
     /// What the node is, or that it was never reached.
     pub fn known_facts(&self, doing: &str) -> Result<Facts> {
-        self.facts().ok_or_else(|| self.error(ErrorKind::Unavailable, doing, "it has not been reached yet"))
+        self.facts().ok_or_else(|| self.unavailable(doing, "it has not been reached yet"))
+    }
+
+    /// That the node can't be used now, and why.
+    pub fn unavailable(&self, doing: &str, cause: &str) -> Error {
+        self.error(ErrorKind::Unavailable, doing, cause)
     }
 
     /// An error of this node's.
@@ -256,8 +262,4 @@ fn translate(node: &str, event: &DomainEvent) -> Option<NodeEvent> {
         EventDetail::AgentLifecycle { state, .. } => Some(NodeEvent::Agent { node, domain, connected: *state == 1 }),
         _ => None,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
 //! Whether a node has room for a VM: what runs there, what is promised to VMs about to start, and what is left.
 
-use crate::{App, Error, Result, config::NodeSettings};
+use crate::{App, Error, Result, config::NodeSettings, sync::lock};
 use hypervisor::{Facts, Node};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 use uuid::Uuid;
 
@@ -57,12 +57,7 @@ pub fn reserve(app: &App, node: &Node, vm: Uuid, vcpus: u32, memory_mib: u64) ->
     let facts = node.known_facts("tell its capacity")?;
     if app.index.node(node.name()).scanned_at.is_none() {
         // What runs there isn't known yet: an empty-looking node may be full.
-        return Err(Error::Node(hypervisor::Error {
-            kind: hypervisor::ErrorKind::Unavailable,
-            node: node.name().to_owned(),
-            doing: "tell its free capacity".to_owned(),
-            cause: "its VMs have not been listed yet".to_owned(),
-        }));
+        return Err(node.unavailable("tell its free capacity", "its VMs have not been listed yet").into());
     }
     let mut promised = lock(&app.admission.promised);
     let room = room_with(app, node.name(), &facts, &promised);
@@ -118,8 +113,4 @@ fn limits(settings: Option<&NodeSettings>, facts: &Facts) -> (u32, u64) {
     let vcpus = (f64::from(facts.cpus) * settings.cpu_overcommit) as u32;
     let memory = (facts.memory_mib as f64 * settings.memory_overcommit) as u64;
     (vcpus, memory.saturating_sub(settings.reserved_memory_mib))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

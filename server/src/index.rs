@@ -8,6 +8,7 @@ use crate::{
     Error, Result,
     size::gib,
     store::{VmPhase, VmRecord, VmSpec, name_key},
+    sync::lock,
 };
 use api::{
     Time,
@@ -42,7 +43,7 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        lock(&self.claims).remove(&self.key);
     }
 }
 
@@ -427,7 +428,7 @@ impl Index {
 
     /// Keeps a name or a hardware address for whoever holds the claim.
     pub fn claim(&self, key: &str) -> Option<Claim> {
-        let fresh = self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        let fresh = lock(&self.claims).insert(key.to_owned());
         fresh.then(|| Claim { claims: Arc::clone(&self.claims), key: key.to_owned() })
     }
 

@@ -19,6 +19,7 @@ mod seeds;
 mod serve;
 mod size;
 pub mod store;
+mod sync;
 mod task;
 
 pub use app::{App, Context};

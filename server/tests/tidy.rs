@@ -158,6 +158,7 @@ fn nothing_tells_of_the_machine_it_was_made_on() {
         ["README.md", "README.zh.md", "ARCHITECTURE.md", "CHANGELOG.md", "Makefile", "scripts/prepare", "scripts/run"]
     {
         let text = fs::read_to_string(root().join(name)).unwrap();
-        assert!(!text.contains("/work/") && !text.contains("../shared"), "{name} names a path of somebody's machine");
+        let here = root().display().to_string();
+        assert!(!text.contains(&here), "{name} names a path of somebody's machine");
     }
 }

@@ -114,16 +114,12 @@ pub fn only_one<T>(
 pub fn unless_unreachable<T>(found: Result<T>, app: &App, unreachable: &[String]) -> Result<T> {
     match (found, unreachable.first()) {
         (Err(Error::NotFound { .. }), Some(name)) => {
-            let reason = match app.node(name)?.status().0 {
+            let node = app.node(name)?;
+            let reason = match node.status().0 {
                 hypervisor::Status::Down(reason) => reason,
                 _ => "it does not answer".to_owned(),
             };
-            Err(Error::Node(hypervisor::Error {
-                kind: hypervisor::ErrorKind::Unavailable,
-                node: name.clone(),
-                doing: "look it up".to_owned(),
-                cause: reason,
-            }))
+            Err(node.unavailable("look it up", &reason).into())
         }
         (found, _) => found,
     }

@@ -131,15 +131,16 @@ fn about_file(file: &str, error: hypervisor::Error) -> Error {
 
 /// `list-templates`
 pub async fn list(context: Context, request: ListTemplates) -> Result<Templates> {
-    let mut rows = Vec::new();
-    for record in context.app.store.templates().await? {
-        rows.push(to_wire(&context.app, &record).await?);
-    }
+    let mut records = context.app.store.templates().await?;
     // The order of the cursor, which is not every database's.
-    rows.sort_by_key(|template: &Template| template.name.to_lowercase());
+    records.sort_by_key(|record| record.name.to_lowercase());
     let page = Page { limit: request.limit, cursor: request.cursor };
-    let cut = page::cut(rows, &page, |template| template.name.to_lowercase())?;
-    Ok(Templates { templates: cut.rows, next_cursor: cut.next_cursor, total: cut.total })
+    let cut = page::cut(records, &page, |record| record.name.to_lowercase())?;
+    let mut templates = Vec::new();
+    for record in &cut.rows {
+        templates.push(to_wire(&context.app, record).await?);
+    }
+    Ok(Templates { templates, next_cursor: cut.next_cursor, total: cut.total })
 }
 
 /// `describe-template`

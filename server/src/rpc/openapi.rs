@@ -3,11 +3,12 @@
 use super::{Method, Table};
 use crate::problem;
 use api::{
-    Problem,
+    Code, Problem,
     task::{Accepted, Mutation},
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// The document.
 pub fn openapi(table: &Table) -> Value {
@@ -77,29 +78,9 @@ fn operation(method: &Method, generator: &mut SchemaGenerator, problem: &Value, 
 }
 
 /// Every status that an error can have, with its codes.
-fn problem_statuses() -> std::collections::BTreeMap<u16, Vec<api::Code>> {
-    use api::Code::*;
-    let mut statuses = std::collections::BTreeMap::<u16, Vec<api::Code>>::new();
-    for code in [
-        Invalid,
-        Unauthenticated,
-        Forbidden,
-        NotFound,
-        AlreadyExists,
-        WrongState,
-        Busy,
-        InUse,
-        Ambiguous,
-        NoCapacity,
-        AgentUnavailable,
-        TokenReused,
-        TooLarge,
-        Unsupported,
-        RateLimited,
-        NodeUnavailable,
-        Timeout,
-        Internal,
-    ] {
+fn problem_statuses() -> BTreeMap<u16, Vec<Code>> {
+    let mut statuses = BTreeMap::<u16, Vec<Code>>::new();
+    for code in Code::ALL {
         statuses.entry(problem::status(code)).or_default().push(code);
     }
     statuses

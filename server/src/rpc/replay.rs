@@ -1,11 +1,11 @@
 //! Idempotent calls: a second one under the same `client_token` gets the first one's answer, and does nothing.
 
 use super::{Answer, request};
-use crate::{App, Error, Result, store::ClientToken};
+use crate::{App, Error, Result, store::ClientToken, sync::lock};
 use api::task::{Accepted, TaskState};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use tokio::sync::OwnedMutexGuard;
@@ -25,7 +25,7 @@ impl Replays {
     pub(super) async fn claim(&self, token: &ClientToken) -> OwnedMutexGuard<()> {
         let key = format!("{}\n{}\n{}", token.caller, token.method, token.token);
         let claim = {
-            let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut claims = lock(&self.claims);
             let known = claims.get(&key).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 claims.retain(|_, claim| claim.strong_count() > 0);

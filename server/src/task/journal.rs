@@ -9,6 +9,7 @@ use crate::{
     auth::Caller,
     problem,
     store::{ClientToken, StepRecord, TaskRecord},
+    sync::lock,
 };
 use api::{
     Time,
@@ -20,7 +21,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -270,8 +271,4 @@ async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
             false
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

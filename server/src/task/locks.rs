@@ -1,9 +1,9 @@
 //! Who works on what. Two locks an object, held by tasks, so that what can't disturb one another runs side by side.
 
-use crate::{Error, Result};
+use crate::{Error, Result, sync::lock};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -93,10 +93,6 @@ impl Locks {
         let waiting = holders.get(&(object, part)).and_then(|holder| holder.superseded.as_ref());
         waiting.map(CancellationToken::cancel).is_some()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -32,7 +32,6 @@ struct Plan {
     seeds: PoolView,
     template: TemplateRecord,
     copy: CopyRecord,
-    disk_bytes: u64,
     nics: Vec<NicSpec>,
     seed: Option<Seed>,
     virt_type: VirtType,
@@ -118,7 +117,6 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
         seeds,
         template,
         copy,
-        disk_bytes,
         nics,
         seed,
         virt_type,
@@ -183,7 +181,7 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
 
 async fn make_disk(app: &App, plan: &Plan, id: Uuid, file: String) -> Result<VolumeRecord> {
     let backing = Backing { path: plan.copy.path.clone(), format: plan.template.spec.format.clone() };
-    let made = plan.node.create_overlay(plan.pool.uuid, &file, plan.disk_bytes, &backing).await?;
+    let made = plan.node.create_overlay(plan.pool.uuid, &file, plan.record.spec.disk_bytes, &backing).await?;
     let record = VolumeRecord {
         id,
         name: format!("system-{}", plan.record.id),
@@ -193,7 +191,7 @@ async fn make_disk(app: &App, plan: &Plan, id: Uuid, file: String) -> Result<Vol
         file,
         path: made.path,
         format: "qcow2".to_owned(),
-        size_bytes: plan.disk_bytes,
+        size_bytes: plan.record.spec.disk_bytes,
         role: VolumeRole::System,
         vm: Some(plan.record.id),
         device: Some("vda".to_owned()),

@@ -44,7 +44,8 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
     Ok(Work::new(vm.target(), held, move |task| async move {
         let app = &task.app;
         task.step("mark-deleting", None, mark(app, &vm.node, &record)).await?;
-        task.step("undefine-domain", None, undefine(&vm.node, vm.id)).await?;
+        // It was off when it was marked. If somebody has started it outside of Vmyard since, the deletion waits.
+        task.step("undefine-domain", None, async { Ok(vm.node.undefine(vm.id).await?) }).await?;
         task.step("delete-system-disk", None, delete_disks(app, &vm.node, vm.id)).await?;
         task.step("delete-seed", None, seeds::delete_files(&vm.node, vm.id)).await?;
         task.step("forget-vm", None, app.store.forget_vm(vm.id)).await?;
@@ -89,19 +90,12 @@ pub async fn go_on(app: &App, node: &Node) {
 
 /// All of a deletion after the mark; each part may have been done before.
 async fn finish(app: &App, node: &Node, vm: Uuid) -> Result<()> {
-    undefine(node, vm).await?;
+    node.undefine(vm).await?;
     delete_disks(app, node, vm).await?;
     seeds::delete_files(node, vm).await?;
     app.store.forget_vm(vm).await?;
     app.index.drop_record(vm);
     observe::refresh(app, node, vm).await
-}
-
-/// The VM was off when it was marked, and nobody starts one that is being deleted; if somebody did so outside of
-/// Vmyard, the deletion waits.
-async fn undefine(node: &Node, vm: Uuid) -> Result<()> {
-    node.undefine(vm).await?;
-    Ok(())
 }
 
 async fn delete_disks(app: &App, node: &Node, vm: Uuid) -> Result<()> {

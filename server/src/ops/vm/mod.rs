@@ -49,7 +49,12 @@ impl Subject {
     ) -> Result<(Subject, Vec<Held>)> {
         let found = Subject::find(app, reference)?;
         let held = app.locks.take(found.id, found.entry.name(), locks, task, method)?;
-        Ok((Subject::find(app, &found.id.to_string())?, held))
+        Ok((found.again(app)?, held))
+    }
+
+    /// The same VM as it is now.
+    fn again(&self, app: &App) -> Result<Subject> {
+        Subject::find(app, &self.id.to_string())
     }
 
     fn target(&self) -> Target {

@@ -48,10 +48,7 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
 /// `stop-vm`
 pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
-    let superseded = CancellationToken::new();
-    let waiting = (!request.force).then(|| superseded.clone());
-    let held = take_place(app, &vm, context.task, StopVm::NAME, request.force, waiting).await?;
+    let (vm, held, superseded) = take_place(app, &request.vm, context.task, StopVm::NAME, request.force).await?;
     match vm.power(app).await? {
         Power::Running => {}
         // A paused guest can't hear the power button; its power can be cut.
@@ -87,10 +84,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
 /// `reboot-vm`
 pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<RebootedVm>> {
     let app = &context.app;
-    let vm = Subject::find(app, &request.vm)?;
-    let superseded = CancellationToken::new();
-    let waiting = (!request.force).then(|| superseded.clone());
-    let held = take_place(app, &vm, context.task, RebootVm::NAME, request.force, waiting).await?;
+    let (vm, held, superseded) = take_place(app, &request.vm, context.task, RebootVm::NAME, request.force).await?;
     match vm.power(app).await? {
         Power::Running => {}
         Power::Paused => {
@@ -155,25 +149,31 @@ pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
     }))
 }
 
-/// Takes the power lock. A forced call ends one that waits for the guest, and takes its place.
+/// The VM of this name or id, with its power lock, for a call that may wait for the guest, and what ends that wait. A
+/// forced call ends one that waits, and takes its place.
 async fn take_place(
     app: &App,
-    vm: &Subject,
+    reference: &str,
     task: Uuid,
     method: &'static str,
     force: bool,
-    waiting: Option<CancellationToken>,
-) -> Result<Vec<Held>> {
+) -> Result<(Subject, Vec<Held>, CancellationToken)> {
+    let found = Subject::find(app, reference)?;
+    let superseded = CancellationToken::new();
+    let waiting = (!force).then(|| superseded.clone());
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let taken = app.locks.take_waiting(vm.id, vm.entry.name(), &[Lock::Power], task, method, waiting.clone());
+        let taken = app.locks.take_waiting(found.id, found.entry.name(), &[Lock::Power], task, method, waiting.clone());
         match taken {
             Err(Error::Busy { .. })
-                if force && Instant::now() < deadline && app.locks.supersede(vm.id, Lock::Power) =>
+                if force && Instant::now() < deadline && app.locks.supersede(found.id, Lock::Power) =>
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            taken => return taken,
+            taken => {
+                let held = taken?;
+                return Ok((found.again(app)?, held, superseded));
+            }
         }
     }
 }
