@@ -110,7 +110,8 @@ pub enum Error {
     Node(#[from] hypervisor::Error),
     /// A task was cut off by the server's end.
     #[error(
-        "the server was stopped while this was under way: what it had made was taken back (a deletion goes on by itself)"
+        "the server was stopped while this was under way: what a creation had made was taken back, a deletion goes on \
+         by itself, a start, stop or reboot may have happened"
     )]
     Interrupted,
     /// A fault of ours. The text is for the log only.

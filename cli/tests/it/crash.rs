@@ -192,3 +192,39 @@ fn libvirtd_killed_in_the_middle_of_work() {
         nothing_is_left(&lab, &name);
     }
 }
+
+#[test]
+fn killed_while_a_stop_waits_and_libvirtd_restarted_under_a_reboot() {
+    let mut lab = Lab::own();
+    let vm =
+        lab.ok("create-vm", json!({"name": "held", "template": "tiny", "vcpus": 1, "memory_mib": 128, "start": true}));
+    // Paused past Vmyard, the guest hears no button: the stop waits.
+    let domain = vm["domain"].as_str().unwrap().to_owned();
+    let stop = json!({"vm": "held", "timeout_s": 300, "wait": false});
+    let task = lab.server.call("stop-vm", stop).body["task"]["id"].clone();
+    lab.node.virsh(&["suspend", &domain]);
+    lab.server.kill_and_restart(&[]);
+    let ended = eventually("the task has ended", Duration::from_secs(20), || {
+        let task = lab.ok("describe-task", json!({"task": task}));
+        (task["state"] != "running").then_some(task)
+    });
+    // Unless the guest was quicker than the pause and the kill.
+    if lab.ok("describe-vm", json!({"vm": "held"}))["state"] == "paused" {
+        assert_eq!(ended["state"], "failed", "{ended}");
+        assert!(ended["error"]["detail"].as_str().unwrap().contains("may have happened"), "{ended}");
+        lab.ok("stop-vm", json!({"vm": "held", "force": true}));
+    }
+    lab.ok("start-vm", json!({"vm": "held"}));
+    std::thread::scope(|scope| {
+        let reboot = scope.spawn(|| lab.server.call("reboot-vm", json!({"vm": "held", "timeout_s": 8})));
+        std::thread::sleep(Duration::from_millis(200));
+        lab.node.command("kill-libvirtd");
+        lab.node.command("start-libvirtd");
+        let answer = reboot.join().unwrap();
+        assert!([200, 409, 503].contains(&answer.status), "{answer:?}");
+    });
+    assert_eq!(lab.ok("describe-vm", json!({"vm": "held"}))["state"], "running");
+    lab.ok("stop-vm", json!({"vm": "held", "force": true}));
+    lab.ok("delete-vm", json!({"vm": "held"}));
+    nothing_is_left(&lab, "a stop and a reboot that were cut off");
+}
