@@ -35,12 +35,15 @@ help: ## List the targets
 run: ## Prepare this machine, build, and run the server in the foreground (Ctrl-C stops it)
 	@scripts/run
 
+# The tests of what VMs do, once more on a node that is reached by TCP.
+remote := life:: hardware:: plan:: tasks::
+
 .PHONY: test
-test: prepare-test template ## Run all tests, with real guests under emulation
-	$(call timed,cargo test --workspace)
+test: prepare-test template schemathesis ## Run all tests, with real guests under emulation
+	$(call timed,cargo test --workspace && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
 
 .PHONY: test-full
-test-full: prepare-test template ## The same, with the long ones: cloud image, all kill points, long random sequences
+test-full: prepare-test template schemathesis ## The same, with the long ones: cloud image, all kill points, long random sequences
 	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace -- --include-ignored)
 
 .PHONY: bench
@@ -59,7 +62,7 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove what was built here, and the cached template and packages (not the server's data)
 	cargo clean
-	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities'
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis'
 
 .PHONY: prepare
 prepare:
@@ -68,6 +71,10 @@ prepare:
 .PHONY: prepare-test
 prepare-test:
 	@scripts/prepare --test
+
+.PHONY: schemathesis
+schemathesis: | prepare-test
+	@$(sudo) scripts/schemathesis/install '$(cache)/schemathesis'
 
 .PHONY: template
 template: $(template)

@@ -1,8 +1,20 @@
 //! What cloud-init is given.
 
+use crate::rules;
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What [`check_hostname`] asks for, as the schema says it.
+const HOSTNAME_PATTERN: &str =
+    "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
+/// What [`check_password`] asks for.
+const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
+/// What [`check_ssh_key`] asks for.
+const SSH_KEY_PATTERN: &str =
+    r"^(ssh|ecdsa-sha2|sk-ssh|sk-ecdsa)-[!-~]* [A-Za-z0-9+/=]{17,}( [^\u0000-\u001f\u007f-\u009f]*)?$";
+/// What [`check_user_data`] asks for.
+const USER_DATA_PATTERN: &str = "^(#cloud-config|#cloud-boothook|#include|#part-handler|#!|## template:)";
 
 /// What cloud-init sets up at the first boot, through a NoCloud seed.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
@@ -10,19 +22,24 @@ use serde::{Deserialize, Serialize};
 pub struct CloudInit {
     /// The guest's hostname; the VM's name when absent (with `_` and `.` as `-`).
     #[garde(inner(custom(check_hostname)))]
+    #[schemars(length(max = 253), regex(pattern = HOSTNAME_PATTERN))]
     pub hostname: Option<String>,
     /// The user to set up; the template's `default_user` when absent.
-    #[garde(inner(custom(crate::rules::user)))]
+    #[garde(inner(custom(rules::user)))]
+    #[schemars(regex(pattern = rules::USER_PATTERN))]
     pub user: Option<String>,
     /// That user's password. Only its hash leaves the server.
-    #[garde(inner(length(min = 1, max = 256), custom(check_password)))]
+    #[garde(inner(length(chars, min = 1, max = 256), custom(check_password)))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = PASSWORD_PATTERN))]
     pub password: Option<String>,
     /// OpenSSH public keys for that user.
     #[serde(default)]
     #[garde(length(max = 64), inner(custom(check_ssh_key)))]
+    #[schemars(inner(length(max = 16_384), regex(pattern = SSH_KEY_PATTERN)))]
     pub ssh_keys: Vec<String>,
     /// The user's own user-data (`#cloud-config`, `#!`, …; no MIME), at most 256 KiB. Its lists are appended to Vmyard's.
     #[garde(inner(length(max = 262_144), custom(check_user_data)))]
+    #[schemars(length(max = 262_144), regex(pattern = USER_DATA_PATTERN))]
     pub user_data: Option<String>,
 }
 

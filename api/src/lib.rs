@@ -4,16 +4,22 @@
 //! the text of the API reference, its fields' types and `garde` attributes are both the validation and the schema.
 //! This crate knows nothing of HTTP, of the database or of libvirt, so that a client can use it alone.
 
+pub mod audit;
 pub mod cloud_init;
+pub mod modify;
 pub mod network;
 pub mod node;
 pub mod page;
+pub mod plan;
 pub mod pool;
 pub mod problem;
 pub mod rules;
+pub mod session;
+pub mod snapshot;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod token;
 pub mod vm;
 pub mod volume;
 
@@ -32,6 +38,9 @@ pub trait Rpc: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()
     const NAME: &'static str;
     /// The least role that may call it.
     const ACCESS: Access;
+    /// Fields of the reply that are secret: given to the caller, kept in memory for 10 minutes, written nowhere. The reply has
+    /// a field `secret_expired` for when they are null.
+    const SECRETS: &'static [&'static str] = &[];
     /// What a successful call answers.
     type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
 }
@@ -40,6 +49,9 @@ pub trait Rpc: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
+    /// Who is not known yet: no token has this role, and sign-in alone asks for no more.
+    #[serde(skip)]
+    Anyone,
     /// Lists and describes.
     Viewer,
     /// Works with VMs, volumes, snapshots, templates, consoles.
@@ -52,13 +64,14 @@ impl Access {
     /// The role's name on the wire and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
+            Access::Anyone => "anyone",
             Access::Viewer => "viewer",
             Access::Operator => "operator",
             Access::Administrator => "administrator",
         }
     }
 
-    /// Reads what [`Access::as_str`] wrote.
+    /// Reads what [`Access::as_str`] wrote of a token's role.
     pub fn parse(text: &str) -> Option<Access> {
         [Access::Viewer, Access::Operator, Access::Administrator].into_iter().find(|role| role.as_str() == text)
     }

@@ -33,12 +33,15 @@ pub struct Network {
 pub struct ListNetworks {
     /// Only networks of this node.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: Option<String>,
     /// At most so many rows (100 when absent).
     #[garde(inner(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[garde(inner(length(min = 1, max = 8192)))]
+    #[schemars(length(min = 1, max = 8192))]
     pub cursor: Option<String>,
 }
 
@@ -67,9 +70,11 @@ impl Rpc for ListNetworks {
 pub struct DescribeNetwork {
     /// The network, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub network: String,
     /// Its node, where the name fits several.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: Option<String>,
 }
 

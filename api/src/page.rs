@@ -14,9 +14,11 @@ pub const LIMIT_MAX: u32 = 1000;
 pub struct Page {
     /// At most so many rows (100 when absent, 1000 at most).
     #[garde(inner(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[garde(inner(length(min = 1, max = 8192)))]
+    #[schemars(length(min = 1, max = 8192))]
     pub cursor: Option<String>,
 }
 

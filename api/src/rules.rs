@@ -1,13 +1,37 @@
 //! The rules that several requests share: names, tags, MAC addresses, sizes.
 //!
-//! Each is a `garde` validator. The message says what is allowed; the field's path is added by the server.
+//! Each is a `garde` validator. The message says what is allowed; the field's path is added by the server. The patterns say
+//! the same in the schema, as far as a regular expression can (in JSON Schema's dialect, ECMA-262); `tests/it/fuzz.rs` of
+//! the CLI looks for a request on which the two differ.
 
+use schemars::Schema;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The longest name, in characters.
 pub const NAME_MAX: usize = 63;
 /// What a name looks like, as the schema says it.
 pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
+/// What [`reference`] asks for, as the schema says it.
+pub const REFERENCE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$";
+/// A text without control characters.
+pub const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// What [`xml_char`] asks of every character.
+pub const XML_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]*$";
+/// What [`optional_mac`] asks for.
+pub const MAC_PATTERN: &str = "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$";
+/// What [`user`] asks for.
+pub const USER_PATTERN: &str = "^[a-z_][a-z0-9_-]{0,31}$";
+/// What [`device`] asks for.
+pub const DEVICE_PATTERN: &str = "^vd[a-z]$";
+/// What [`data_device`] asks for.
+pub const DATA_DEVICE_PATTERN: &str = "^vd[b-z]$";
+/// What [`absolute_path`] asks for, but for `..`.
+pub const PATH_PATTERN: &str = r"^/([^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u001f\u007f-\u009f/])$";
+/// What [`tags`] asks of a key.
+const TAG_KEY_PATTERN: &str = "^[A-Za-z0-9._/-]{1,63}$";
+/// What [`tags`] asks of a value.
+const TAG_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\ufffe\uffff]{0,255}$";
 /// The most virtual CPUs: what QEMU's q35 machine takes without an IOMMU.
 pub const VCPUS_MAX: u32 = 255;
 /// The least memory of a VM, in MiB: below this no firmware starts a kernel.
@@ -45,8 +69,8 @@ pub fn optional_name(value: &Option<String>, context: &()) -> garde::Result {
 /// Checks a reference to an object, which may be a name or an id. Objects that Vmyard didn't make may have names that
 /// it wouldn't give, so only length and control characters are checked.
 pub fn reference(value: &str, _: &()) -> garde::Result {
-    if value.is_empty() || value.len() > 255 {
-        return Err(garde::Error::new("must be a name or an id, of 1 to 255 bytes"));
+    if value.is_empty() || value.chars().count() > 255 {
+        return Err(garde::Error::new("must be a name or an id, of 1 to 255 characters"));
     }
     if value.chars().any(char::is_control) {
         return Err(garde::Error::new("must be a name or an id, without control characters"));
@@ -57,6 +81,22 @@ pub fn reference(value: &str, _: &()) -> garde::Result {
 /// [`reference`] for an optional field.
 pub fn optional_reference(value: &Option<String>, context: &()) -> garde::Result {
     value.as_deref().map_or(Ok(()), |value| reference(value, context))
+}
+
+/// Checks the name of a data disk's device.
+pub fn data_device(value: &str, _: &()) -> garde::Result {
+    match value.as_bytes() {
+        [b'v', b'd', b'b'..=b'z'] => Ok(()),
+        _ => Err(garde::Error::new(format!("must be one of vdb to vdz (vda is the system disk), is {value:?}"))),
+    }
+}
+
+/// Checks the name of a disk's device.
+pub fn device(value: &str, _: &()) -> garde::Result {
+    match value.as_bytes() {
+        [b'v', b'd', b'a'..=b'z'] => Ok(()),
+        _ => Err(garde::Error::new(format!("must be one of vda to vdz, is {value:?}"))),
+    }
 }
 
 /// Checks tags: at most 64, keys like names, values of at most 255 characters without control characters.
@@ -79,6 +119,22 @@ pub fn tags(value: &BTreeMap<String, String>, _: &()) -> garde::Result {
         }
     }
     Ok(())
+}
+
+/// What [`tags`] asks for, as the schema says it.
+pub fn tags_schema(schema: &mut Schema) {
+    schema.insert("maxProperties".to_owned(), json!(64));
+    schema.insert("propertyNames".to_owned(), json!({ "pattern": TAG_KEY_PATTERN }));
+    schema.insert("additionalProperties".to_owned(), json!({ "type": "string", "pattern": TAG_PATTERN }));
+}
+
+/// Checks the text that a client gives a call to repeat it under. Not every database takes every control character.
+pub fn client_token(value: &Option<String>, _: &()) -> garde::Result {
+    let Some(value) = value else { return Ok(()) };
+    match (1..=64).contains(&value.chars().count()) && !value.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must have 1 to 64 characters, without control characters")),
+    }
 }
 
 /// Checks a description: at most 1,000 characters that XML can hold.

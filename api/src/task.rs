@@ -12,9 +12,14 @@ pub struct Mutation {
     /// Whether to wait for the end, at most 300 s (the default); with false the answer is `202 {"task": …}` at once.
     #[garde(skip)]
     pub wait: Option<bool>,
-    /// A text of the client's own, 1–64 characters: within 24 h, a second call of the method under it does nothing and
+    /// With true nothing is done: every check is made, and the answer is `200 {"plan": …}`, which says what the call would
+    /// do. `wait` and `client_token` don't matter then.
+    #[garde(skip)]
+    pub plan: Option<bool>,
+    /// A text of the client's own, 1–64 characters without control characters: within 24 h, a second call of the method under it does nothing and
     /// gets the first one's answer. Another request under it is `token_reused`.
-    #[garde(inner(length(chars, min = 1, max = 64)))]
+    #[garde(custom(rules::client_token))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = rules::LINE_PATTERN))]
     pub client_token: Option<String>,
 }
 
@@ -166,6 +171,23 @@ impl Rpc for DescribeTask {
     type Reply = Task;
 }
 
+/// Cancels a task: it begins no further step, a wait for a guest or a copy of bytes ends, and what it has made is taken
+/// back. Answers when that is done. A task that is in its last step is `wrong_state`, and so is one that has ended. Who
+/// isn't an administrator may cancel only their own.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct CancelTask {
+    /// The task's id.
+    #[garde(skip)]
+    pub task: Uuid,
+}
+
+impl Rpc for CancelTask {
+    const NAME: &'static str = "cancel-task";
+    const ACCESS: Access = Access::Operator;
+    type Reply = Task;
+}
+
 /// Lists tasks, the newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
@@ -175,15 +197,18 @@ pub struct ListTasks {
     pub state: Option<TaskState>,
     /// Only tasks of this method.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub method: Option<String>,
     /// Only tasks that work on the object with this id.
     #[garde(skip)]
     pub target: Option<Uuid>,
     /// At most so many rows (100 when absent).
     #[garde(inner(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[garde(inner(length(min = 1, max = 8192)))]
+    #[schemars(length(min = 1, max = 8192))]
     pub cursor: Option<String>,
 }
 

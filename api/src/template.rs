@@ -31,7 +31,7 @@ pub struct Template {
     pub size_bytes: u64,
     /// Where it is.
     pub copies: Vec<TemplateCopy>,
-    /// VMs whose disks stand on it.
+    /// How many volumes stand on it: disks of VMs, and what create-volume has made of it.
     pub vms: u64,
     /// When it was registered.
     pub created_at: Time,
@@ -60,8 +60,9 @@ pub struct TemplateCopy {
     pub path: String,
 }
 
-/// Registers a template from an image file on a node. The file is copied into a pool; the format is read from its
-/// header. An image with a backing file, an external data file or features that aren't known is refused.
+/// Registers a template from an image file on a node, from a volume, or from a disk of a snapshot: name one of them. The image
+/// is copied into a pool. Of a file the format is read from its header; one with a backing file, an external data file or features
+/// that aren't known is refused. A volume must not be in use: no VM has it, or that VM is off. A template stands on nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterTemplate {
@@ -70,16 +71,32 @@ pub struct RegisterTemplate {
     #[schemars(regex(pattern = rules::NAME_PATTERN))]
     pub name: String,
     /// The absolute path of the image on the node (qcow2 or raw).
-    #[garde(custom(rules::absolute_path))]
-    pub file: String,
+    #[garde(inner(custom(rules::absolute_path)))]
+    #[schemars(length(max = 4096), regex(pattern = rules::PATH_PATTERN))]
+    pub file: Option<String>,
+    /// The volume, by name or id.
+    #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
+    pub volume: Option<String>,
+    /// The snapshot, by name (with `vm`) or id.
+    #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
+    pub snapshot: Option<String>,
+    /// The VM that the snapshot was taken of, by name or id; not needed where the snapshot is named by its id.
+    #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
+    pub vm: Option<String>,
     /// The node that has the file; needed only where there are several.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: Option<String>,
     /// The pool to copy it into, by name or id; the node's `default` when absent.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub pool: Option<String>,
     /// Which operating system is on it: `debian12`.
     #[garde(custom(rules::optional_name))]
+    #[schemars(regex(pattern = rules::NAME_PATTERN))]
     pub os: Option<String>,
     /// Whether cloud-init (or something that reads its seed) is on it.
     #[serde(default = "yes")]
@@ -91,6 +108,7 @@ pub struct RegisterTemplate {
     pub guest_agent: bool,
     /// The user that cloud-init sets up when create-vm doesn't say.
     #[garde(custom(rules::optional_user))]
+    #[schemars(regex(pattern = rules::USER_PATTERN))]
     pub default_user: Option<String>,
 }
 
@@ -110,9 +128,11 @@ impl Rpc for RegisterTemplate {
 pub struct ListTemplates {
     /// At most so many rows (100 when absent).
     #[garde(inner(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[garde(inner(length(min = 1, max = 8192)))]
+    #[schemars(length(min = 1, max = 8192))]
     pub cursor: Option<String>,
 }
 
@@ -139,6 +159,7 @@ impl Rpc for ListTemplates {
 pub struct DescribeTemplate {
     /// The template, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub template: String,
 }
 
@@ -154,6 +175,7 @@ impl Rpc for DescribeTemplate {
 pub struct DeleteTemplate {
     /// The template, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub template: String,
 }
 

@@ -40,7 +40,9 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
         let moment: jiff::Timestamp = text.parse().map_err(|_| {
-            serde::de::Error::custom("expected a time like 2026-11-24T17:10:15Z (RFC 3339 with a zone)")
+            serde::de::Error::custom(format!(
+                "must be a time like 2026-11-24T17:10:15Z (RFC 3339 with a zone), is {text:?}"
+            ))
         })?;
         Ok(Time(moment.as_millisecond()))
     }

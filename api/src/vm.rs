@@ -4,7 +4,7 @@ use crate::{Access, CloudInit, Rpc, Time, rules};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 use uuid::Uuid;
 
 /// A virtual machine.
@@ -32,10 +32,14 @@ pub struct Vm {
     pub memory_mib: u64,
     /// Memory that can be reached by hot-plug, in MiB.
     pub max_memory_mib: u64,
+    /// What its next boot will change, whoever asked for it; null when nothing waits.
+    pub pending: Option<Pending>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// Free text.
     pub description: String,
+    /// What boots it.
+    pub firmware: Firmware,
     /// Disks, the system disk first. The seed CD-ROM is not listed.
     pub disks: Vec<Disk>,
     /// Network interfaces, in the order of the definition.
@@ -52,6 +56,17 @@ pub struct Vm {
     pub observed_at: Option<Time>,
     /// When Vmyard made it.
     pub created_at: Option<Time>,
+}
+
+/// What the definition of a VM that is on says, and the VM isn't yet: it comes with the next boot (a stop and a start).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pending {
+    /// Virtual CPUs, where they will be another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Memory, where it will be another, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
 }
 
 /// A VM's state.
@@ -84,6 +99,17 @@ impl VmState {
             VmState::Unknown => "unknown",
         }
     }
+}
+
+/// What boots a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    /// BIOS (SeaBIOS).
+    #[default]
+    Bios,
+    /// UEFI (OVMF), without Secure Boot. Its variables are a volume of the VM's pool, which goes with the VM.
+    Uefi,
 }
 
 /// A disk of a VM.
@@ -120,6 +146,8 @@ pub struct Nic {
     pub network: Option<String>,
     /// The hardware address.
     pub mac: String,
+    /// The address that is reserved for it in the network's DHCP.
+    pub ip: Option<Ipv4Addr>,
     /// Addresses, each with where it was learnt (describe-vm only).
     pub addresses: Vec<NicAddress>,
 }
@@ -167,6 +195,7 @@ pub struct CreateVm {
     pub name: String,
     /// The template, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub template: String,
     /// Virtual CPUs.
     #[garde(range(min = 1, max = rules::VCPUS_MAX))]
@@ -182,20 +211,25 @@ pub struct CreateVm {
     pub disk_gib: Option<u64>,
     /// The pool of the system disk, by name or id; the node's `default` when absent.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub pool: Option<String>,
     /// The networks, an interface each; the node's `default` when absent, none when empty.
     #[garde(dive, custom(at_most_eight))]
+    #[schemars(length(max = 8))]
     pub networks: Option<Vec<NicSpec>>,
     /// The node; chosen by Vmyard when absent.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: Option<String>,
     /// Tags.
     #[serde(default)]
     #[garde(custom(rules::tags))]
+    #[schemars(transform = rules::tags_schema)]
     pub tags: BTreeMap<String, String>,
     /// Free text, at most 1,000 characters.
     #[serde(default)]
     #[garde(custom(rules::description))]
+    #[schemars(length(max = 1000), regex(pattern = rules::XML_PATTERN))]
     pub description: String,
     /// What cloud-init is to set up at the first boot.
     #[garde(dive)]
@@ -208,6 +242,10 @@ pub struct CreateVm {
     #[garde(inner(range(min = rules::MEMORY_MIB_MIN, max = rules::MEMORY_MIB_MAX)))]
     #[schemars(range(min = 32, max = 16_777_216))]
     pub max_memory_mib: Option<u64>,
+    /// What boots it; `bios` when absent.
+    #[serde(default)]
+    #[garde(skip)]
+    pub firmware: Firmware,
     /// Whether to start it at once.
     #[serde(default)]
     #[garde(skip)]
@@ -220,13 +258,18 @@ pub struct CreateVm {
 pub struct NicSpec {
     /// The network, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub network: String,
     /// The hardware address; chosen by Vmyard when absent.
     #[garde(custom(rules::optional_mac))]
+    #[schemars(regex(pattern = rules::MAC_PATTERN))]
     pub mac: Option<String>,
+    /// The IPv4 address to reserve for it in the network's DHCP, which must be one that libvirt serves.
+    #[garde(skip)]
+    pub ip: Option<Ipv4Addr>,
 }
 
-fn at_most_eight(value: &Option<Vec<NicSpec>>, _: &()) -> garde::Result {
+pub(crate) fn at_most_eight(value: &Option<Vec<NicSpec>>, _: &()) -> garde::Result {
     match value.as_ref().map_or(0, Vec::len) {
         0..=8 => Ok(()),
         n => Err(garde::Error::new(format!("must have at most 8 interfaces, has {n}"))),
@@ -246,6 +289,7 @@ impl Rpc for CreateVm {
 pub struct StartVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
 }
 
@@ -262,6 +306,7 @@ impl Rpc for StartVm {
 pub struct StopVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
     /// Cut the power at once. The guest may lose what it hasn't written.
     #[serde(default)]
@@ -269,6 +314,7 @@ pub struct StopVm {
     pub force: bool,
     /// How long the guest has to power off, in seconds (90 when absent, at most 3600); then it is forced off.
     #[garde(inner(range(min = 1, max = 3600)))]
+    #[schemars(range(min = 1, max = 3600))]
     pub timeout_s: Option<u32>,
 }
 
@@ -294,6 +340,7 @@ impl Rpc for StopVm {
 pub struct RebootVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
     /// Reset it at once. The guest may lose what it hasn't written.
     #[serde(default)]
@@ -301,6 +348,7 @@ pub struct RebootVm {
     pub force: bool,
     /// How long the guest has to go down, in seconds (90 when absent, at most 3600); then it is reset.
     #[garde(inner(range(min = 1, max = 3600)))]
+    #[schemars(range(min = 1, max = 3600))]
     pub timeout_s: Option<u32>,
 }
 
@@ -325,6 +373,7 @@ impl Rpc for RebootVm {
 pub struct PauseVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
 }
 
@@ -340,6 +389,7 @@ impl Rpc for PauseVm {
 pub struct ResumeVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
 }
 
@@ -349,13 +399,23 @@ impl Rpc for ResumeVm {
     type Reply = Vm;
 }
 
-/// Deletes a VM that is off, with its system disk and its seed. Data volumes are detached and kept.
+/// Deletes a VM that is off, with its system disk and its seed. Data volumes are detached and
+/// kept, and so are snapshots, unless they are to go too.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
+    /// Delete its snapshots as well. Kept ones are found by the VM's id.
+    #[serde(default)]
+    #[garde(skip)]
+    pub delete_snapshots: bool,
+    /// Delete its data volumes as well.
+    #[serde(default)]
+    #[garde(skip)]
+    pub delete_volumes: bool,
 }
 
 /// What delete-vm answers.
@@ -384,25 +444,30 @@ pub struct ListVms {
     #[garde(skip)]
     pub state: Option<VmState>,
     /// Only VMs whose name contains this text, without case.
-    #[garde(inner(length(min = 1, max = 255)))]
+    #[garde(inner(length(chars, min = 1, max = 255)))]
+    #[schemars(length(min = 1, max = 255))]
     pub name: Option<String>,
     /// Only VMs that have all these tags with these values.
     #[garde(skip)]
     pub tags: Option<BTreeMap<String, String>>,
     /// Only VMs of this node.
     #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: Option<String>,
     /// Only VMs that Vmyard manages (true), or only the others (false).
     #[garde(skip)]
     pub managed: Option<bool>,
     /// The order: `name`, `state`, `node`, `created_at` or `tag:<key>`, with `-` in front for descending. `name` when absent.
-    #[garde(inner(length(min = 1, max = 80)))]
+    #[garde(inner(length(chars, min = 1, max = 80)))]
+    #[schemars(length(max = 80), regex(pattern = "^-?(name|state|node|created_at|tag:.+)$"))]
     pub sort: Option<String>,
     /// At most so many rows (100 when absent).
     #[garde(inner(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[garde(inner(length(min = 1, max = 8192)))]
+    #[schemars(length(min = 1, max = 8192))]
     pub cursor: Option<String>,
 }
 
@@ -429,6 +494,7 @@ impl Rpc for ListVms {
 pub struct DescribeVm {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
 }
 
@@ -444,6 +510,7 @@ impl Rpc for DescribeVm {
 pub struct DescribeVmXml {
     /// The VM, by name or id.
     #[garde(custom(rules::reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
     /// The definition that the next boot takes, not that of the running domain.
     #[serde(default)]

@@ -1,84 +1,54 @@
 //! Calling the API over HTTP.
 
-use api::{Problem, Rpc, task::Accepted};
+use crate::{failure::Failure, output::GLOBAL};
+use api::Rpc;
 use reqwest::{StatusCode, blocking, header};
 use serde_json::Value;
-use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, time::Duration};
 use uuid::Uuid;
 
 /// A little more than the server waits for a task.
 const TIMEOUT: Duration = Duration::from_secs(320);
+/// The header that carries a request's id, which is in the server's log too.
+const REQUEST_ID: &str = "x-request-id";
 
 /// Where the server is and who calls.
 #[derive(clap::Args)]
 pub struct Server {
     /// The server's address
-    #[arg(long, global = true, env = "VMYARD_URL", default_value = "http://127.0.0.1:7777")]
+    #[arg(long, global = true, env = "VMYARD_URL", default_value = "http://127.0.0.1:7777", help_heading = GLOBAL)]
     url: String,
     /// The API token; read from admin.token in the data directory when absent
-    #[arg(long, global = true, env = "VMYARD_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "VMYARD_TOKEN", hide_env_values = true, help_heading = GLOBAL)]
     token: Option<String>,
 }
 
 /// A caller of the API.
+#[derive(Clone)]
 pub struct Client {
     http: blocking::Client,
     url: String,
     token: String,
 }
 
-/// Why a command failed.
-#[derive(Debug)]
-pub enum Failure {
-    /// The command's arguments don't go together.
-    Usage(String),
-    /// The server can't be reached, or what answers is no Vmyard.
-    Unreachable(String),
-    /// The server refused or failed.
-    Problem(Box<Problem>),
-    /// The work goes on, for longer than the server lets anybody wait.
-    Pending(Uuid),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Usage(text) | Failure::Unreachable(text) => write!(f, "error: {text}"),
-            Failure::Pending(task) => {
-                write!(f, "the work goes on as task {task}; see: vmyard call describe-task '{{\"task\": \"{task}\"}}'")
-            }
-            Failure::Problem(problem) => {
-                write!(f, "error: {} ({})", problem.detail, problem.code.as_str())?;
-                if let Some(hint) = &problem.hint {
-                    write!(f, "\nhint: {hint}")?;
-                }
-                if let Some(task) = problem.task {
-                    write!(f, "\ntask: {task}")?;
-                }
-                match problem.request_id {
-                    Some(id) => write!(f, "\nrequest id: {id}"),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-}
-
-impl Failure {
-    /// The command's exit code.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Failure::Problem(_) => 1,
-            Failure::Usage(_) => 2,
-            Failure::Unreachable(_) => 3,
-            Failure::Pending(_) => 4,
-        })
-    }
+/// What a call answered.
+pub struct Answer {
+    /// The reply, or `{"task": …}`.
+    pub body: Value,
+    /// Whether it is the task, which goes on (202).
+    pub accepted: bool,
+    /// The request's id.
+    pub request_id: Uuid,
 }
 
 impl Server {
     /// A client for this server. Nothing is sent yet.
     pub fn connect(&self) -> Result<Client, Failure> {
+        self.connect_within(TIMEOUT)
+    }
+
+    /// A client whose calls take no longer than this.
+    pub fn connect_within(&self, timeout: Duration) -> Result<Client, Failure> {
         if !reqwest::Url::parse(&self.url).is_ok_and(|url| url.has_host()) {
             return Err(Failure::Usage(format!(
                 "--url {:?} is no address; it looks like http://127.0.0.1:7777",
@@ -93,7 +63,7 @@ impl Server {
             }
         };
         // The token goes to the server that was named, not to whatever the environment has for a proxy.
-        let http = blocking::Client::builder().no_proxy().timeout(TIMEOUT).build();
+        let http = blocking::Client::builder().no_proxy().timeout(timeout).build();
         let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
         Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
     }
@@ -120,22 +90,36 @@ fn read_token() -> Result<String, Failure> {
     }
 }
 
+/// A request as JSON.
+pub fn to_json<R: Rpc>(request: &R) -> Result<Value, Failure> {
+    serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))
+}
+
+/// A reply as its type.
+pub fn from_json<T: serde::de::DeserializeOwned>(reply: Value) -> Result<T, Failure> {
+    serde_json::from_value(reply).map_err(|error| {
+        Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?"))
+    })
+}
+
 impl Client {
     /// Calls a method by its type.
     pub fn call<R: Rpc>(&self, request: &R) -> Result<R::Reply, Failure> {
-        let body =
-            serde_json::to_value(request).map_err(|error| Failure::Usage(format!("write the request: {error}")))?;
-        let reply = self.call_json(R::NAME, &body)?;
-        if let Ok(Accepted { task }) = serde_json::from_value(reply.clone()) {
-            return Err(Failure::Pending(task.id));
+        from_json(self.call_json(R::NAME, &to_json(request)?)?)
+    }
+
+    /// Calls a method by its name, and waits for its end.
+    pub fn call_json(&self, method: &str, body: &Value) -> Result<Value, Failure> {
+        let answer = self.send(method, body)?;
+        match answer.accepted {
+            true => Err(Failure::Pending(answer.task()?)),
+            false => Ok(answer.body),
         }
-        serde_json::from_value(reply).map_err(|error| {
-            Failure::Unreachable(format!("the server's reply can't be read ({error}); is it of another version?"))
-        })
     }
 
     /// Calls a method by its name.
-    pub fn call_json(&self, method: &str, body: &Value) -> Result<Value, Failure> {
+    pub fn send(&self, method: &str, body: &Value) -> Result<Answer, Failure> {
+        let request_id = Uuid::new_v4();
         let unreachable = |error: reqwest::Error| {
             let mut text = format!("can't reach {}: {error}", self.url);
             let mut source = std::error::Error::source(&error);
@@ -143,17 +127,19 @@ impl Client {
                 text = format!("{text}: {cause}");
                 source = cause.source();
             }
-            let hint = match error.is_connect() {
-                true => "is the server running (vmyard serve), and is --url right?",
-                false => "whether it was done isn't known: vmyard task list",
-            };
-            Failure::Unreachable(format!("{text}\nhint: {hint}"))
+            Failure::Unreachable(match error.is_connect() {
+                true => format!("{text}\nhint: is the server running (vmyard serve), and is --url right?"),
+                false => {
+                    format!("{text}\nhint: whether it was done isn't known: vmyard task list\nrequest id: {request_id}")
+                }
+            })
         };
         let response = self
             .http
             .post(format!("{}/api/{method}", self.url))
             .bearer_auth(&self.token)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(REQUEST_ID, request_id.to_string())
             .body(body.to_string())
             .send()
             .map_err(unreachable)?;
@@ -162,12 +148,22 @@ impl Client {
         let strange =
             || Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url));
         match status {
-            StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_str(&text).map_err(|_| strange()),
+            StatusCode::OK | StatusCode::ACCEPTED => {
+                let body = serde_json::from_str(&text).map_err(|_| strange())?;
+                Ok(Answer { body, accepted: status == StatusCode::ACCEPTED, request_id })
+            }
             _ => {
                 let problem = serde_json::from_str(&text).map_err(|_| strange())?;
                 Err(Failure::Problem(Box::new(problem)))
             }
         }
+    }
+}
+
+impl Answer {
+    /// The id of the task that goes on.
+    pub fn task(&self) -> Result<Uuid, Failure> {
+        from_json(self.body["task"]["id"].clone())
     }
 }
 

@@ -1,150 +1,106 @@
-//! `vmyard task|template|node|pool|network|volume list|show`
+//! `list` and `show` of everything: `vmyard node|pool|network|volume list|show`, and what tasks, templates and VMs have of it.
 
 use crate::{
-    client::{Client, Failure},
-    table,
+    client::Client,
+    complete,
+    failure::Failure,
+    output::Output,
+    table::{self, Cell, Column},
 };
+use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
-
-/// `list` and `show`
-#[derive(clap::Subcommand)]
-pub enum Verb {
-    /// List all
-    List,
-    /// Show one, by name or id, as JSON
-    Show {
-        /// Its name or id
-        name: String,
-    },
-}
 
 /// A kind of object that can be listed and shown.
 pub struct Kind {
+    /// What its objects are called: `VMs`.
+    pub plural: &'static str,
     /// The method that lists, and the field of its reply that has the rows.
-    list: (&'static str, &'static str),
+    pub list: (&'static str, &'static str),
     /// The method that describes, and the field that names the object.
-    show: (&'static str, &'static str),
-    /// The columns: a heading and the field of a row.
-    columns: &'static [(&'static str, &'static str)],
+    pub show: (&'static str, &'static str),
+    /// The columns.
+    pub columns: &'static [Column],
+    /// More columns, with `-o wide`.
+    pub wide: &'static [Column],
 }
 
-/// Tasks, the newest first.
-pub const TASK: Kind = Kind {
-    list: ("list-tasks", "tasks"),
-    show: ("describe-task", "task"),
-    columns: &[
-        ("METHOD", "method"),
-        ("TARGET", "target.name"),
-        ("STATE", "state"),
-        ("CREATED", "created_at"),
-        ("ID", "id"),
-    ],
-};
-
-/// Templates.
-pub const TEMPLATE: Kind = Kind {
-    list: ("list-templates", "templates"),
-    show: ("describe-template", "template"),
-    columns: &[
-        ("NAME", "name"),
-        ("STATE", "state"),
-        ("GIB", "size_gib"),
-        ("VMS", "vms"),
-        ("USER", "default_user"),
-        ("ID", "id"),
-    ],
-};
-
-/// Nodes.
-pub const NODE: Kind = Kind {
-    list: ("list-nodes", "nodes"),
-    show: ("describe-node", "node"),
-    columns: &[
-        ("NAME", "name"),
-        ("STATE", "state"),
-        ("VIRT", "virt_type"),
-        ("VMS", "vms"),
-        ("FREE MIB", "free_memory_mib"),
-        ("FREE VCPUS", "free_vcpus"),
-        ("URI", "uri"),
-    ],
-};
-
-/// Storage pools.
-pub const POOL: Kind = Kind {
-    list: ("list-storage-pools", "storage_pools"),
-    show: ("describe-storage-pool", "pool"),
-    columns: &[
-        ("NAME", "name"),
-        ("NODE", "node"),
-        ("TYPE", "type"),
-        ("ACTIVE", "active"),
-        ("FREE BYTES", "available_bytes"),
-        ("PATH", "path"),
-    ],
-};
-
-/// Networks.
-pub const NETWORK: Kind = Kind {
-    list: ("list-networks", "networks"),
-    show: ("describe-network", "network"),
-    columns: &[("NAME", "name"), ("NODE", "node"), ("FORWARD", "forward"), ("ACTIVE", "active"), ("BRIDGE", "bridge")],
-};
-
-/// Volumes.
-pub const VOLUME: Kind = Kind {
-    list: ("list-volumes", "volumes"),
-    show: ("describe-volume", "volume"),
-    columns: &[
-        ("NAME", "name"),
-        ("POOL", "pool"),
-        ("NODE", "node"),
-        ("GIB", "size_gib"),
-        ("STATE", "state"),
-        ("VM", "vm"),
-        ("DEVICE", "device"),
-    ],
-};
-
-/// Runs the verb.
-pub fn run(client: &Client, kind: &Kind, verb: Verb) -> Result<(), Failure> {
-    match verb {
-        Verb::List => list(client, kind),
-        Verb::Show { name } => {
-            let mut request = json!({});
-            request[kind.show.1] = json!(name);
-            println!("{:#}", client.call_json(kind.show.0, &request)?);
-            Ok(())
-        }
-    }
+/// What every `list` takes
+#[derive(clap::Args)]
+pub struct Limit {
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
 }
 
-fn list(client: &Client, kind: &Kind) -> Result<(), Failure> {
-    let mut table = table::new(kind.columns.iter().map(|(heading, _)| *heading));
-    let mut cursor = Value::Null;
+/// The node, for kinds whose names are unique only on their node
+#[derive(clap::Args)]
+pub struct OnNode {
+    /// Only those on this node
+    #[arg(long, add = ArgValueCompleter::new(complete::nodes))]
+    pub node: Option<String>,
+}
+
+/// The rows that fit the request, of all pages, as one answer.
+pub fn all(client: &Client, kind: &Kind, mut request: Value, limit: Option<u32>) -> Result<Value, Failure> {
+    /// The most rows that the server puts on a page.
+    const PAGE: usize = 1000;
+    let rows = kind.list.1;
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut all: Option<Value> = None;
     loop {
-        let page = client.call_json(kind.list.0, &json!({ "cursor": cursor }))?;
-        for row in page[kind.list.1].as_array().into_iter().flatten() {
-            table.add_row(kind.columns.iter().map(|(_, field)| cell(row, field)));
-        }
-        for node in page["unreachable"].as_array().into_iter().flatten() {
-            eprintln!("warning: node {} does not answer; what is on it is missing", cell(node, ""));
-        }
-        cursor = page["next_cursor"].clone();
-        if cursor.is_null() {
+        let so_far = all.as_ref().and_then(|all| all[rows].as_array()).map_or(0, Vec::len);
+        request["limit"] = json!((limit - so_far).min(PAGE));
+        let mut page = client.call_json(kind.list.0, &request)?;
+        request["cursor"] = page["next_cursor"].clone();
+        let all = match &mut all {
+            // One answer is made of all pages.
+            Some(all) => {
+                let more = page[rows].as_array_mut().map(std::mem::take).unwrap_or_default();
+                all[rows].as_array_mut().into_iter().for_each(|rows| rows.extend(more.iter().cloned()));
+                all["next_cursor"] = page["next_cursor"].clone();
+                all
+            }
+            None => all.insert(page),
+        };
+        if request["cursor"].is_null() || all[rows].as_array().is_none_or(|rows| rows.len() >= limit) {
             break;
         }
     }
-    println!("{table}");
-    Ok(())
+    Ok(all.unwrap_or_default())
 }
 
-/// A field of a row (`target.name` is one within another) as people read it.
-fn cell(row: &Value, field: &str) -> String {
-    let value = field.split('.').filter(|name| !name.is_empty()).fold(row, |value, name| &value[name]);
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// Prints the rows that fit the request, of all pages.
+pub fn list(client: &Client, output: Output, kind: &Kind, request: Value, limit: Option<u32>) -> Result<(), Failure> {
+    let (rows, all) = (kind.list.1, all(client, kind, request, limit)?);
+    for node in all["unreachable"].as_array().into_iter().flatten() {
+        let node = node.as_str().unwrap_or_default();
+        eprintln!("warning: node {node} does not answer; what is on it is missing");
     }
+    let found = all[rows].as_array().map(Vec::as_slice).unwrap_or_default();
+    let columns = [kind.columns, if output.is_wide() { kind.wide } else { &[] }].concat();
+    output.answer(&all, || {
+        if found.is_empty() {
+            eprintln!("no {}", kind.plural);
+        }
+        table::of(&columns, found)
+    })
+}
+
+/// Asks for one object, by name or id. The request has more fields, where the name may fit several.
+pub fn describe(client: &Client, kind: &Kind, name: &str, mut request: Value) -> Result<Value, Failure> {
+    request[kind.show.1] = json!(name);
+    client.call_json(kind.show.0, &request)
+}
+
+/// Prints one object, by name or id.
+pub fn show(client: &Client, output: Output, kind: &Kind, name: &str, request: Value) -> Result<(), Failure> {
+    let object = describe(client, kind, name, request)?;
+    // In the order of the table's columns; the rest follows.
+    let fields = kind.columns.iter().chain(kind.wide).filter_map(|(_, cell)| match cell {
+        Cell::Field(field) if !field.contains('.') => Some(*field),
+        _ => None,
+    });
+    let mut first = vec!["name", "id"];
+    first.extend(fields.filter(|field| !["name", "id"].contains(field)));
+    output.answer(&object, || table::describe(&object, &first))
 }

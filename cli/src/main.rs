@@ -1,22 +1,44 @@
 //! The vmyard binary: the server (`vmyard serve`) and the command line. A file for each verb.
 
+mod audit;
 mod call;
+mod change;
 mod client;
+mod complete;
+mod completion;
+mod failure;
+mod follow;
+mod human;
 mod lists;
+mod network;
+mod node;
 mod openapi;
+mod outcome;
+mod output;
+mod plan;
+mod pool;
+mod progress;
 mod serve;
+mod snapshot;
 mod table;
+mod task;
+mod template;
+mod token;
 mod vm;
+mod volume;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 use std::process::ExitCode;
 
 /// Manages virtual machines on libvirt/QEMU.
 #[derive(Parser)]
-#[command(name = "vmyard", version, about)]
+#[command(name = "vmyard", version, after_help = failure::EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     server: client::Server,
+    #[command(flatten)]
+    output: output::Output,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -30,35 +52,48 @@ enum Verb {
     /// Work with virtual machines
     #[command(subcommand)]
     Vm(vm::Verb),
-    /// List or show tasks
+    /// List, show, wait for or cancel tasks
     #[command(subcommand)]
-    Task(lists::Verb),
-    /// List or show templates
+    Task(task::Verb),
+    /// Work with templates
     #[command(subcommand)]
-    Template(lists::Verb),
-    /// List or show nodes
+    Template(template::Verb),
+    /// Work with nodes, the libvirt hosts
     #[command(subcommand)]
-    Node(lists::Verb),
+    Node(node::Verb),
     /// List or show storage pools
     #[command(subcommand)]
-    Pool(lists::Verb),
+    Pool(pool::Verb),
     /// List or show networks
     #[command(subcommand)]
-    Network(lists::Verb),
-    /// List or show volumes
+    Network(network::Verb),
+    /// Work with volumes, the disks of VMs
     #[command(subcommand)]
-    Volume(lists::Verb),
+    Volume(volume::Verb),
+    /// Work with snapshots of VMs
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    /// List, make or delete tokens: who may call, and what
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// List who asked for which change
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Print the API's OpenAPI document
     Openapi,
+    /// Print a shell's completion script: source <(vmyard completion bash)
+    Completion(completion::Args),
 }
 
-/// Exit codes: 0 done, 1 the server refused or failed, 2 wrong usage, 3 the server can't be reached, 4 the work goes on.
 fn main() -> ExitCode {
+    // The shell asks for candidates: nothing else happens then.
+    CompleteEnv::with_factory(Cli::command).var(completion::VARIABLE).complete();
     let cli = Cli::parse();
     let done = match cli.verb {
         Verb::Serve(args) => return serve::run(args),
-        Verb::Openapi => openapi::run(),
-        verb => cli.server.connect().and_then(|client| call(&client, verb)),
+        Verb::Openapi => openapi::run(cli.output),
+        Verb::Completion(args) => completion::run(args),
+        verb => cli.server.connect().and_then(|client| call(&client, cli.output, verb)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,16 +105,29 @@ fn main() -> ExitCode {
 }
 
 /// The verbs that call the server.
-fn call(client: &client::Client, verb: Verb) -> Result<(), client::Failure> {
+fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(), failure::Failure> {
     match verb {
-        Verb::Call(args) => call::run(client, args),
-        Verb::Vm(verb) => vm::run(client, verb),
-        Verb::Task(verb) => lists::run(client, &lists::TASK, verb),
-        Verb::Template(verb) => lists::run(client, &lists::TEMPLATE, verb),
-        Verb::Node(verb) => lists::run(client, &lists::NODE, verb),
-        Verb::Pool(verb) => lists::run(client, &lists::POOL, verb),
-        Verb::Network(verb) => lists::run(client, &lists::NETWORK, verb),
-        Verb::Volume(verb) => lists::run(client, &lists::VOLUME, verb),
-        Verb::Serve(_) | Verb::Openapi => Ok(()),
+        Verb::Call(args) => call::run(client, output, args),
+        Verb::Vm(verb) => vm::run(client, output, verb),
+        Verb::Task(verb) => task::run(client, output, verb),
+        Verb::Template(verb) => template::run(client, output, verb),
+        Verb::Node(verb) => node::run(client, output, verb),
+        Verb::Pool(verb) => pool::run(client, output, verb),
+        Verb::Network(verb) => network::run(client, output, verb),
+        Verb::Volume(verb) => volume::run(client, output, verb),
+        Verb::Snapshot(verb) => snapshot::run(client, output, verb),
+        Verb::Token(verb) => token::run(client, output, verb),
+        Verb::Audit(verb) => audit::run(client, output, verb),
+        Verb::Serve(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_go_together() {
+        super::Cli::command().debug_assert();
     }
 }

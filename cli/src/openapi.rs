@@ -1,9 +1,8 @@
 //! `vmyard openapi`
 
-use crate::client::Failure;
+use crate::{failure::Failure, output::Output};
 
 /// Prints the document.
-pub fn run() -> Result<(), Failure> {
-    println!("{:#}", server::openapi(&server::table()));
-    Ok(())
+pub fn run(output: Output) -> Result<(), Failure> {
+    output.data(&server::openapi(&server::table()))
 }

@@ -46,7 +46,9 @@ pub fn run(args: Args) -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_env("VMYARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")))
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // Else a log that nobody reads any more is a panic, and the task that wanted to stop the server is gone.
+        .log_internal_errors(false);
     if args.log_json {
         log.json().init();
     } else {
@@ -76,7 +78,7 @@ fn config(args: Args) -> Result<Config, String> {
     config.database = args.database.or(config.database);
     for (name, uri) in args.nodes {
         match config.nodes.get_mut(&name) {
-            Some(node) => node.uri = uri,
+            Some(node) => node.uri = NodeSettings::at(&uri).uri,
             None => {
                 config.nodes.insert(name, NodeSettings::at(&uri));
             }

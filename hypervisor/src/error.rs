@@ -55,6 +55,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Something of ours in the form of libvirt's errors, within a call.
+pub(crate) fn libvirt_error(code: ErrorCode, message: &str) -> libvirt::Error {
+    libvirt::Error { code, domain: 0, message: message.to_owned() }
+}
+
+/// What was asked for, `None` when there is no such thing.
+pub(crate) fn if_there<T>(asked: Result<T>) -> Result<Option<T>> {
+    match asked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Says what kind of failure a libvirt error is. Codes: <https://libvirt.org/html/libvirt-virterror.html>.
 pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     if error.message.contains("No space left on device") || error.message.contains("Disk quota exceeded") {
@@ -88,18 +102,17 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
 mod tests {
     use super::*;
 
-    fn error(code: ErrorCode, message: &str) -> libvirt::Error {
-        libvirt::Error { code, domain: 0, message: message.into() }
-    }
-
     #[test]
     fn kinds() {
-        assert_eq!(kind_of(&error(ErrorCode::NO_DOMAIN, "x")), ErrorKind::NotFound);
-        assert_eq!(kind_of(&error(ErrorCode::SYSTEM_ERROR, "write: No space left on device")), ErrorKind::NoSpace);
+        assert_eq!(kind_of(&libvirt_error(ErrorCode::NO_DOMAIN, "x")), ErrorKind::NotFound);
         assert_eq!(
-            kind_of(&error(ErrorCode::INTERNAL_ERROR, "pool 'x' has asynchronous jobs running.")),
+            kind_of(&libvirt_error(ErrorCode::SYSTEM_ERROR, "write: No space left on device")),
+            ErrorKind::NoSpace
+        );
+        assert_eq!(
+            kind_of(&libvirt_error(ErrorCode::INTERNAL_ERROR, "pool 'x' has asynchronous jobs running.")),
             ErrorKind::Busy
         );
-        assert_eq!(kind_of(&error(ErrorCode::INTERNAL_ERROR, "x")), ErrorKind::Failed);
+        assert_eq!(kind_of(&libvirt_error(ErrorCode::INTERNAL_ERROR, "x")), ErrorKind::Failed);
     }
 }

@@ -29,6 +29,13 @@ pub enum NodeEvent {
         /// The domain.
         domain: Uuid,
     },
+    /// A device was plugged into a running domain, or its guest has let go of one.
+    Devices {
+        /// The node's name.
+        node: String,
+        /// The domain.
+        domain: Uuid,
+    },
     /// The guest agent of a domain came or went.
     Agent {
         /// The node's name.

@@ -38,6 +38,8 @@ pub struct Facts {
     pub qemu_version: u64,
     /// How guests run.
     pub virt_type: VirtType,
+    /// Whether it has UEFI firmware for guests.
+    pub uefi: bool,
     /// CPUs of the host.
     pub cpus: u32,
     /// Memory of the host, in MiB.
@@ -60,7 +62,10 @@ pub(crate) fn read(connection: &Connect, wanted: Option<VirtType>, local: bool) 
         true => VirtType::Kvm,
         false => VirtType::Qemu,
     });
+    // The test driver has none to tell.
+    let guests = connection.domain_capabilities(None, Some("x86_64"), Some("q35"), Some(virt_type.as_str()));
     Ok(Facts {
+        uefi: guests.is_ok_and(|xml| has_uefi(&xml)),
         host_uuid: parsed.host_uuid,
         hostname: connection.hostname()?,
         arch: parsed.arch,
@@ -99,6 +104,13 @@ fn parse(xml: &str) -> Capabilities {
     found
 }
 
+/// Whether libvirt can choose UEFI firmware for a guest: <https://libvirt.org/formatdomaincaps.html>.
+fn has_uefi(domain_capabilities: &str) -> bool {
+    let Ok(document) = Document::parse(domain_capabilities) else { return false };
+    let firmware = document.descendants().find(|node| node.attribute("name") == Some("firmware"));
+    firmware.is_some_and(|firmware| firmware.children().any(|value| value.text() == Some("efi")))
+}
+
 /// Whether the host's CPU has virtualisation for guests of ours. On x86, `/dev/kvm` and libvirt's `type='kvm'` prove
 /// nothing: a nested host without vmx or svm offers both, and guests hang under it.
 fn cpu_virtualises(capabilities: &Capabilities, cpuinfo: Option<&str>) -> bool {
@@ -124,6 +136,18 @@ mod tests {
     const NESTED: &str = "<capabilities><host><uuid>78ce4a76-ca9f-4f09-87bc-c2eae59ce28c</uuid><cpu><arch>x86_64</arch>\
         <model>kvm64</model><feature name='aes'/></cpu></host>\
         <guest><arch name='x86_64'><domain type='qemu'/><domain type='kvm'/></arch></guest></capabilities>";
+
+    #[test]
+    fn uefi_is_what_libvirt_offers() {
+        let with = |values: &str| {
+            format!(
+                "<domainCapabilities><os supported='yes'><enum name='firmware'>{values}</enum></os></domainCapabilities>"
+            )
+        };
+        assert!(has_uefi(&with("<value>bios</value><value>efi</value>")));
+        assert!(!has_uefi(&with("")));
+        assert!(!has_uefi("nonsense"));
+    }
 
     #[test]
     fn kvm_without_vmx_or_svm_is_not_usable() {

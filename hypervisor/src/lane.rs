@@ -11,12 +11,7 @@
 //! A call whose caller has given up may still take effect: it is *late* until libvirt returns. Whoever takes something
 //! back waits until no call is late ([`Lane::settle`]), else the call could undo the undo.
 
-use crate::{
-    Error, ErrorKind, Result,
-    error::kind_of,
-    link::{self, Link},
-    sync::lock,
-};
+use crate::{Error, ErrorKind, Result, connector::Connector, error::kind_of, link::Link, sync::lock};
 use libvirt::Connect;
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,7 +30,7 @@ type Job = Box<dyn FnOnce(std::result::Result<&Connect, String>) + Send>;
 
 struct Shared {
     node: String,
-    uri: String,
+    connector: Arc<Connector>,
     queue: Mutex<Queue>,
     job_waits: Condvar,
     /// Calls at work whose callers have given up, by the domain that they are about.
@@ -100,10 +95,15 @@ impl Drop for Caller {
 
 impl Lane {
     /// A lane with so many threads. Calls wait until `link` is up.
-    pub(crate) fn spawn(node: &str, uri: &str, link: &Arc<Link>, threads: usize) -> std::io::Result<Lane> {
+    pub(crate) fn spawn(
+        node: &str,
+        connector: &Arc<Connector>,
+        link: &Arc<Link>,
+        threads: usize,
+    ) -> std::io::Result<Lane> {
         let shared = Arc::new(Shared {
             node: node.to_owned(),
-            uri: uri.to_owned(),
+            connector: Arc::clone(connector),
             queue: Mutex::default(),
             job_waits: Condvar::new(),
             late: Mutex::default(),
@@ -248,7 +248,7 @@ impl Shared {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let opened = match connection.take().filter(Connect::is_alive) {
                     Some(connection) => Ok(connection),
-                    None => link::open(&self.uri),
+                    None => self.connector.open(),
                 };
                 match opened {
                     Ok(opened) => job(Ok(connection.insert(opened))),
@@ -270,9 +270,9 @@ mod tests {
     const THREADS: usize = 4;
 
     fn lane() -> Lane {
-        let uri = "test:///default";
-        let link = Arc::new(Link::spawn("test", uri, |_| Ok(Vec::new()), |_| {}).unwrap());
-        Lane::spawn("test", uri, &link, THREADS).unwrap()
+        let connector = Arc::new(Connector::new("test:///default"));
+        let link = Arc::new(Link::spawn("test", &connector, |_| Ok(Vec::new()), |_| {}).unwrap());
+        Lane::spawn("test", &connector, &link, THREADS).unwrap()
     }
 
     fn sleep(seconds: f32) -> impl FnOnce(&Connect) -> libvirt::Result<()> + Send {

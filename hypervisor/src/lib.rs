@@ -4,6 +4,7 @@
 //! see [`lane`] for how. XML is written by typed builders and read by small views; nothing is ever redefined from a
 //! view, which would drop what libvirt or an administrator added.
 
+mod connector;
 pub mod domain;
 mod error;
 mod event;
@@ -12,6 +13,7 @@ mod lane;
 mod link;
 pub mod network;
 mod node;
+mod pauses;
 pub mod storage;
 mod sync;
 mod uri;
@@ -22,3 +24,5 @@ pub use event::{NodeEvent, PowerEvent};
 pub use facts::{Facts, VirtType};
 pub use link::Status;
 pub use node::{Node, NodeConfig, VirtTypeSetting};
+pub use pauses::PauseWatch;
+pub use uri::NodeUri;

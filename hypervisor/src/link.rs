@@ -8,7 +8,7 @@
 //!      └───────────────> Down
 //! ```
 
-use crate::{Error, ErrorKind, Result, uri};
+use crate::{Error, ErrorKind, Result, connector::Connector};
 use libvirt::{Connect, Subscription};
 use std::{
     sync::{Arc, mpsc},
@@ -17,8 +17,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Seconds between keep-alive messages, and how many may stay unanswered.
-const KEEPALIVE: (i32, u32) = (3, 3);
 /// How long a call waits for a connection that was lost, or is being made, just now.
 const GRACE: Duration = Duration::from_secs(3);
 /// How often the connection is looked at, beside what its close callback says.
@@ -39,7 +37,7 @@ pub enum Status {
 
 struct Shared {
     node: String,
-    uri: String,
+    connector: Arc<Connector>,
     status: watch::Sender<(Status, Instant)>,
     stopped: watch::Sender<bool>,
 }
@@ -56,13 +54,13 @@ impl Link {
     /// connection is dropped. `changed` runs at each change of status.
     pub(crate) fn spawn(
         node: &str,
-        uri: &str,
+        connector: &Arc<Connector>,
         opened: impl Fn(&Connect) -> libvirt::Result<Vec<Subscription>> + Send + 'static,
         changed: impl Fn(&Status) + Send + 'static,
     ) -> std::io::Result<Link> {
         let shared = Arc::new(Shared {
             node: node.to_owned(),
-            uri: uri.to_owned(),
+            connector: Arc::clone(connector),
             status: watch::Sender::new((Status::Connecting, Instant::now())),
             stopped: watch::Sender::new(false),
         });
@@ -76,6 +74,13 @@ impl Link {
 
     pub(crate) fn status(&self) -> (Status, Instant) {
         self.shared.status.borrow().clone()
+    }
+
+    /// What came of the first attempt to connect.
+    pub(crate) async fn first_status(&self) -> Status {
+        let mut status = self.shared.status.subscribe();
+        let first = status.wait_for(|(status, _)| *status != Status::Connecting).await;
+        first.map_or(Status::Connecting, |first| first.0.clone())
     }
 
     /// Returns when the connection is up. One that was lost just now has a moment to come back (a restart of libvirtd
@@ -158,7 +163,7 @@ impl Shared {
         on_close: &mpsc::Sender<String>,
         opened: &impl Fn(&Connect) -> libvirt::Result<Vec<Subscription>>,
     ) -> std::result::Result<(Connect, Vec<Subscription>), String> {
-        let connection = open(&self.uri)?;
+        let connection = self.connector.open()?;
         let watch = || -> libvirt::Result<Vec<Subscription>> {
             let on_close = on_close.clone();
             connection.on_close(move |reason| {
@@ -169,18 +174,4 @@ impl Shared {
         let subscriptions = watch().map_err(|error| error.message)?;
         Ok((connection, subscriptions))
     }
-}
-
-/// Opens a connection that never prompts, and that libvirt gives up when the other side is silent for ten seconds.
-pub(crate) fn open(uri: &str) -> std::result::Result<Connect, String> {
-    uri::probe(uri).map_err(|error| format!("its port doesn't answer: {error}"))?;
-    let connect = || -> libvirt::Result<Connect> {
-        let connection = Connect::open(&uri::to_open(uri))?;
-        // libvirt's test driver has no keep-alive.
-        if !uri.starts_with("test:") {
-            connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1)?;
-        }
-        Ok(connection)
-    };
-    connect().map_err(|error| error.message)
 }

@@ -1,11 +1,14 @@
 //! A node: the link to its libvirt, lanes for calls, what it is, and how to call it.
 
 use crate::{
-    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType, facts,
+    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType,
+    connector::Connector,
+    facts,
     lane::{Kind, Lane},
     link::Link,
+    pauses::{PauseWatch, Pauses},
     sync::lock,
-    uri,
+    uri::{self, NodeUri},
 };
 use libvirt::{Connect, Domain, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
 use std::{
@@ -29,7 +32,7 @@ pub struct NodeConfig {
     /// The node's name.
     pub name: String,
     /// Its libvirt URI: `qemu:///system`, `qemu+ssh://root@host/system`, …
-    pub uri: String,
+    pub uri: NodeUri,
     /// How guests run.
     pub virt_type: VirtTypeSetting,
 }
@@ -62,22 +65,25 @@ struct Inner {
     /// Copies at work on the node: they must leave threads for seeds.
     copies: Semaphore,
     facts: Arc<Mutex<Option<Facts>>>,
+    pauses: Pauses,
 }
 
 impl Node {
     /// Starts connecting, in the background; a node that is away stops nobody. What happens on it goes to `events`.
     pub fn spawn(config: NodeConfig, events: mpsc::UnboundedSender<NodeEvent>) -> std::io::Result<Node> {
         let facts = Arc::new(Mutex::new(None));
-        let local = uri::is_local(&config.uri);
+        let local = uri::is_local(config.uri.secret());
         let wanted = match config.virt_type {
             VirtTypeSetting::Auto => None,
             VirtTypeSetting::Only(kind) => Some(kind),
         };
+        let pauses = Pauses::default();
         let opened = {
-            let (facts, events, name) = (Arc::clone(&facts), events.clone(), config.name.clone());
+            let (facts, events, name, pauses) =
+                (Arc::clone(&facts), events.clone(), config.name.clone(), pauses.clone());
             move |connection: &Connect| {
                 *lock(&facts) = Some(facts::read(connection, wanted, local)?);
-                subscribe(connection, &name, &events)
+                subscribe(connection, &name, &events, &pauses)
             }
         };
         let changed = {
@@ -88,11 +94,21 @@ impl Node {
                 let _ = events.send(event);
             }
         };
-        let link = Arc::new(Link::spawn(&config.name, &config.uri, opened, changed)?);
-        let lane = |threads| Lane::spawn(&config.name, &config.uri, &link, threads);
+        let connector = Arc::new(Connector::new(config.uri.secret()));
+        let link = Arc::new(Link::spawn(&config.name, &connector, opened, changed)?);
+        let lane = |threads| Lane::spawn(&config.name, &connector, &link, threads);
         let (control, bulk, sampler) = (lane(4)?, lane(4)?, lane(1)?);
         Ok(Node {
-            inner: Arc::new(Inner { config, link, control, bulk, sampler, copies: Semaphore::new(COPIES), facts }),
+            inner: Arc::new(Inner {
+                config,
+                link,
+                control,
+                bulk,
+                sampler,
+                copies: Semaphore::new(COPIES),
+                facts,
+                pauses,
+            }),
         })
     }
 
@@ -103,12 +119,12 @@ impl Node {
 
     /// Its libvirt URI, without a password.
     pub fn uri(&self) -> String {
-        uri::redacted(&self.inner.config.uri)
+        self.inner.config.uri.to_string()
     }
 
     /// Whether the node is this machine.
     pub fn is_local(&self) -> bool {
-        uri::is_local(&self.inner.config.uri)
+        uri::is_local(self.inner.config.uri.secret())
     }
 
     /// What its connection is, and since when.
@@ -122,9 +138,24 @@ impl Node {
         self.inner.link.wait_until_up(doing).await
     }
 
+    /// Waits until it was reached, or refused, for the first time; returns what it is.
+    pub async fn reach(&self, deadline: Duration) -> Result<Facts> {
+        let doing = "reach it";
+        match tokio::time::timeout(deadline, self.inner.link.first_status()).await {
+            Ok(Status::Up) => self.known_facts(doing),
+            Ok(Status::Down(reason)) => Err(self.unavailable(doing, &reason)),
+            _ => Err(self.unavailable(doing, &format!("it has not answered within {} s", deadline.as_secs()))),
+        }
+    }
+
     /// What the node is; `None` until it was reached once.
     pub fn facts(&self) -> Option<Facts> {
         lock(&self.inner.facts).clone()
+    }
+
+    /// The host's UUID, once it was reached.
+    pub fn host_uuid(&self) -> Option<Uuid> {
+        lock(&self.inner.facts).as_ref().map(|facts| facts.host_uuid)
     }
 
     /// What the node is, or that it was never reached.
@@ -140,6 +171,11 @@ impl Node {
     /// An error of this node's.
     pub(crate) fn error(&self, kind: ErrorKind, doing: &str, cause: &str) -> Error {
         Error { kind, node: self.name().to_owned(), doing: doing.to_owned(), cause: cause.to_owned() }
+    }
+
+    /// Measures how long a domain's CPUs stand still from now on.
+    pub fn watch_pauses(&self, domain: Uuid) -> PauseWatch {
+        self.inner.pauses.watch(domain)
     }
 
     /// Fails while a call is at work on the node whose caller has given up, and which is about this domain or about
@@ -222,11 +258,25 @@ fn subscribe(
     connection: &Connect,
     node: &str,
     events: &mpsc::UnboundedSender<NodeEvent>,
+    pauses: &Pauses,
 ) -> libvirt::Result<Vec<Subscription>> {
     let mut subscriptions = Vec::new();
-    for kind in [EventKind::Lifecycle, EventKind::Reboot, EventKind::AgentLifecycle] {
-        let (node, events) = (node.to_owned(), events.clone());
+    let kinds = [
+        EventKind::Lifecycle,
+        EventKind::Reboot,
+        EventKind::AgentLifecycle,
+        EventKind::DeviceAdded,
+        EventKind::DeviceRemoved,
+    ];
+    for kind in kinds {
+        let (node, events, pauses) = (node.to_owned(), events.clone(), pauses.clone());
         let subscription = connection.subscribe(kind, move |event| {
+            if let EventDetail::Lifecycle { event: change, .. } = &event.detail {
+                let stopped = *change == LifecycleEvent::Suspended;
+                if stopped || *change == LifecycleEvent::Resumed {
+                    pauses.told(Uuid::from_bytes(event.uuid), stopped);
+                }
+            }
             if let Some(event) = translate(&node, &event) {
                 let _ = events.send(event);
             }
@@ -260,6 +310,34 @@ fn translate(node: &str, event: &DomainEvent) -> Option<NodeEvent> {
         EventDetail::Reboot => Some(NodeEvent::Reboot { node, domain }),
         // virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected.
         EventDetail::AgentLifecycle { state, .. } => Some(NodeEvent::Agent { node, domain, connected: *state == 1 }),
+        EventDetail::DeviceAdded { .. } | EventDetail::DeviceRemoved { .. } => {
+            Some(NodeEvent::Devices { node, domain })
+        }
         _ => None,
+    }
+}
+
+/// Reads each of several objects. One that can't be read, since it has just gone, hides no other. But when the connection
+/// has died nothing can be read, and an empty list would say that there is nothing: that is an error.
+pub(crate) fn read_each<T, V>(
+    is_alive: impl Fn() -> bool,
+    objects: &[T],
+    read: impl Fn(&T) -> libvirt::Result<V>,
+) -> libvirt::Result<Vec<V>> {
+    let read = objects.iter().map(read).filter(|read| read.is_ok() || !is_alive());
+    read.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_over_a_dead_connection_is_not_empty_but_an_error() {
+        let connection = Connect::open("test:///default").unwrap();
+        let read = |name: &&str| connection.domain_by_name(name).map(|domain| domain.name());
+        let names = ["gone", "test"];
+        assert_eq!(read_each(|| true, &names, read).unwrap(), ["test"]);
+        assert!(read_each(|| false, &names, read).is_err());
     }
 }

@@ -1,12 +1,74 @@
 //! What we need to know of a libvirt URI (<https://libvirt.org/uri.html>) before libvirt sees it.
 
+use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     net::{TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
 /// How long a TCP connection may take before a node counts as away. virConnectOpen itself has no deadline.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A libvirt URI. It may have a password in it, which is never printed; the database and the configuration file have it
+/// whole.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeUri(String);
+
+/// How a node may be reached. Not by `ext`, which runs a program of the URI's choice.
+const TRANSPORTS: [&str; 7] = ["", "unix", "tcp", "tls", "ssh", "libssh", "libssh2"];
+/// Parameters that name programs to run.
+const PROGRAMS: [&str; 2] = ["command", "netcat"];
+
+impl NodeUri {
+    /// A URI as it was given; see [`NodeUri::check`].
+    pub fn new(text: &str) -> NodeUri {
+        NodeUri(text.to_owned())
+    }
+
+    /// Says why a URI won't do.
+    pub fn check(&self) -> Result<(), String> {
+        let text = self.0.as_str();
+        let form = "must be a libvirt URI, like qemu:///system or qemu+ssh://root@host/system";
+        let (scheme, rest) = text.split_once("://").ok_or(form)?;
+        let (driver, transport) = scheme.split_once('+').unwrap_or((scheme, ""));
+        if !text.chars().all(|c| c.is_ascii_graphic()) || text.len() > 1024 || rest.is_empty() {
+            return Err(form.to_owned());
+        }
+        // The test driver is libvirt's own, without any guest.
+        if driver != "qemu" && (driver, transport) != ("test", "") {
+            return Err(format!("must be a URI of libvirt's driver qemu, not {driver}"));
+        }
+        if !TRANSPORTS.contains(&transport) {
+            return Err(format!("has the transport {transport:?}; it can be unix, tcp, tls, ssh, libssh or libssh2"));
+        }
+        let query = rest.split_once('?').map_or("", |(_, query)| query);
+        for name in query.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default()) {
+            if name.contains('%') || PROGRAMS.contains(&name.to_lowercase().as_str()) {
+                return Err(format!("must not have the parameter {name:?}, which names a program to run"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The URI with its password, for libvirt.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(&self.0))
+    }
+}
+
+impl fmt::Debug for NodeUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", redacted(&self.0))
+    }
+}
 
 /// Whether the URI leads to this machine: no host, transport `unix` or none.
 pub(crate) fn is_local(uri: &str) -> bool {
@@ -92,6 +154,35 @@ mod tests {
     fn passwords_are_hidden() {
         assert_eq!(redacted("qemu+ssh://root:secret@a:22/system?x=1"), "qemu+ssh://root@a:22/system?x=1");
         assert_eq!(redacted("qemu:///system"), "qemu:///system");
+    }
+
+    #[test]
+    fn only_uris_that_reach_a_qemu_and_run_nothing() {
+        for good in [
+            "qemu:///system",
+            "qemu+unix:///system?socket=/run/x",
+            "qemu+ssh://root@a:22/system?keyfile=/k&no_verify=1",
+            "qemu+tls://a.example/system",
+            "test:///default",
+        ] {
+            assert_eq!(NodeUri::new(good).check(), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "junk",
+            "qemu://",
+            "xen:///system",
+            "qemu+ext:///system?command=/bin/sh",
+            "qemu+ssh://a/system?command=/bin/sh",
+            "qemu+ssh://a/system?no_verify=1;NetCat=/bin/sh",
+            "qemu+ssh://a/system?comm%61nd=/bin/sh",
+            "qemu+ssh://a/sys tem",
+            "qemu:///system\n",
+        ] {
+            assert!(NodeUri::new(bad).check().is_err(), "{bad}");
+        }
+        let secret = NodeUri::new("qemu+tcp://root:hunter2@a/system");
+        assert!(!format!("{secret} {secret:?}").contains("hunter2"));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub use network::{Lease, Network};
 pub use pool::{Pool, PoolInfo, PoolState};
 pub use pool_event::{PoolChange, PoolEvent, PoolEventKind};
 pub use stats::{DomainStats, Value};
-pub use stream::Stream;
+pub use stream::{Piece, Stream};
 pub use subscription::Subscription;
 pub use volume::{Volume, VolumeInfo, VolumeKind};
 

@@ -18,6 +18,19 @@ const SEND_MAX: usize = 262_120;
 
 /// What libvirt answers when a non-blocking stream would block.
 const WOULD_BLOCK: c_int = -2;
+/// What libvirt answers when it was to stop at holes, and is at one.
+const AT_HOLE: c_int = -3;
+
+/// What comes next on a sparse stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// So many bytes, now in the front of the buffer; never 0.
+    Data(usize),
+    /// So many zeroes, which were not sent; never 0.
+    Hole(u64),
+    /// Nothing.
+    End,
+}
 
 /// A stream of bytes (`virStreamPtr`), of use once it is connected with something ([`Domain::open_console`],
 /// [`Volume::upload`] …). Ended by [`Stream::finish`] or [`Stream::abort`]; a drop aborts what was not ended. Also an
@@ -106,6 +119,49 @@ impl Stream {
     /// As [`Stream::recv`], with `None` in place of WOULD_BLOCK.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
         unless_blocked(self.recv(buffer))
+    }
+
+    /// Receives bytes into the front of `buffer`, or how long the hole is that comes next (`virStreamRecvFlags` with
+    /// `VIR_STREAM_RECV_STOP_AT_HOLE`, then `virStreamRecvHole`). For a blocking stream of
+    /// [`VOL_DOWNLOAD_SPARSE_STREAM`](crate::flags::VOL_DOWNLOAD_SPARSE_STREAM), whose other methods would fill holes
+    /// with zeroes. Errors: as [`Stream::send`].
+    pub fn recv_piece(&self, buffer: &mut [u8]) -> Result<Piece> {
+        if buffer.is_empty() {
+            return Err(Error::new(ErrorCode::INVALID_ARG, "there is no room to receive into"));
+        }
+        let (len, stop) = (buffer.len().min(i32::MAX as usize), sys::VIR_STREAM_RECV_STOP_AT_HOLE);
+        // SAFETY: a live stream and room for `len` bytes.
+        let rc = unsafe { sys::virStreamRecvFlags(self.as_ptr(), buffer.as_mut_ptr().cast(), len, stop) };
+        if rc != AT_HOLE {
+            return Ok(match moved(rc)? {
+                0 => Piece::End,
+                len => Piece::Data(len),
+            });
+        }
+        let mut hole = 0;
+        // SAFETY: a live stream; the length is written to our variable.
+        check(unsafe { sys::virStreamRecvHole(self.as_ptr(), &mut hole, 0) })?;
+        match u64::try_from(hole) {
+            // So libvirt's own client says that the stream ends in a hole.
+            Ok(0) => Ok(Piece::End),
+            Ok(length) => Ok(Piece::Hole(length)),
+            Err(_) => Err(Error::new(ErrorCode::INTERNAL_ERROR, "libvirt found a hole of negative length")),
+        }
+    }
+
+    /// Sends a hole of `length` zeroes, which takes no room where it arrives (`virStreamSendHole`); on a stream of
+    /// [`VOL_UPLOAD_SPARSE_STREAM`](crate::flags::VOL_UPLOAD_SPARSE_STREAM). A file is cut off behind the hole until
+    /// more comes. A hole of 0 is not sent. Errors: INVALID_ARG when it is longer than libvirt can say; others as
+    /// [`Stream::send`].
+    pub fn send_hole(&self, length: u64) -> Result<()> {
+        let length = i64::try_from(length).map_err(|_| Error::new(ErrorCode::INVALID_ARG, "the hole is too long"))?;
+        if length == 0 {
+            // The other side would refuse it, and say so only at the end.
+            return Ok(());
+        }
+        // SAFETY: a live stream.
+        check(unsafe { sys::virStreamSendHole(self.as_ptr(), length, 0) })?;
+        Ok(())
     }
 
     /// Ends the stream and waits for the other side to say that all went well (`virStreamFinish`); after a download,

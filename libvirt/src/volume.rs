@@ -145,8 +145,9 @@ impl Volume {
     }
 
     /// Begins to write what will be sent on `stream`, from byte `offset`, `length` bytes at most, 0 for no limit
-    /// (`virStorageVolUpload`); the bytes as they are, whatever the format. Flags: 0. [`Stream::finish`] tells
-    /// whether it went well.
+    /// (`virStorageVolUpload`); the bytes as they are, whatever the format. Flags:
+    /// [`VOL_UPLOAD_SPARSE_STREAM`](crate::flags::VOL_UPLOAD_SPARSE_STREAM), for [`Stream::send_hole`]; `length`
+    /// counts holes too. [`Stream::finish`] tells whether it went well.
     pub fn upload(&self, stream: &Stream, offset: u64, length: u64, flags: u32) -> Result<()> {
         // SAFETY: a live volume and stream.
         check(unsafe { sys::virStorageVolUpload(self.as_ptr(), stream.as_ptr(), offset, length, flags) })?;
@@ -154,7 +155,8 @@ impl Volume {
     }
 
     /// Begins to send its bytes on `stream`, from byte `offset`, `length` of them, 0 for all
-    /// (`virStorageVolDownload`); read to the end, then [`Stream::finish`].
+    /// (`virStorageVolDownload`); read to the end, then [`Stream::finish`]. Flags:
+    /// [`VOL_DOWNLOAD_SPARSE_STREAM`](crate::flags::VOL_DOWNLOAD_SPARSE_STREAM), for [`Stream::recv_piece`].
     pub fn download(&self, stream: &Stream, offset: u64, length: u64, flags: u32) -> Result<()> {
         // SAFETY: a live volume and stream.
         check(unsafe { sys::virStorageVolDownload(self.as_ptr(), stream.as_ptr(), offset, length, flags) })?;

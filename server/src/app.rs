@@ -3,27 +3,39 @@
 use crate::{
     Error, Result,
     admission::Admission,
+    attempts::Attempts,
     auth::{Caller, ReplayKey},
+    claims::Claims,
     config::Config,
+    copies::Copies,
     index::Index,
-    store::Store,
+    later::Later,
+    nodes::{Member, Nodes},
+    store::{AuditRecord, Store},
     task::{Locks, Tasks},
 };
 use api::Time;
-use hypervisor::Node;
+use hypervisor::{Node, NodeEvent};
 use std::{
-    collections::BTreeMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// The server's parts. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Parts>,
+    /// Who works on what.
+    pub locks: Locks,
+    /// What is promised to VMs that don't run yet.
+    pub admission: Admission,
+    /// Names and addresses that calls at work have claimed.
+    pub claims: Claims,
 }
 
 /// What [`App`] leads to.
@@ -32,20 +44,24 @@ pub struct Parts {
     pub config: Config,
     /// The database.
     pub store: Store,
-    /// The nodes, by name.
-    pub nodes: BTreeMap<String, Node>,
+    /// The nodes.
+    pub nodes: Nodes,
     /// The VMs, as last seen.
     pub index: Index,
-    /// Who works on what.
-    pub locks: Locks,
-    /// What is promised to VMs that don't run yet.
-    pub admission: Admission,
+    /// Where nodes that are added tell their events.
+    pub events: mpsc::UnboundedSender<NodeEvent>,
+    /// The copies of templates under way.
+    pub copies: Copies,
+    /// What is tried again after a while.
+    pub later: Later,
     /// The tasks at work.
     pub tasks: Tasks,
     /// Whether what the last server left has been looked at.
     pub recovered: AtomicBool,
     /// When this server was started.
     pub started_at: Time,
+    /// Wrong attempts to sign in.
+    pub attempts: Attempts,
     /// For the hashes of requests under a client token.
     pub replay_key: ReplayKey,
 }
@@ -53,17 +69,32 @@ pub struct Parts {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> App {
-        App { inner: Arc::new(parts) }
+        App {
+            inner: Arc::new(parts),
+            locks: Locks::default(),
+            admission: Admission::default(),
+            claims: Claims::default(),
+        }
+    }
+
+    /// The same server for a plan: what a call takes or claims in it is seen by nobody else.
+    pub fn for_plan(&self) -> App {
+        App {
+            inner: Arc::clone(&self.inner),
+            locks: self.locks.detached(),
+            admission: self.admission.detached(),
+            claims: self.claims.detached(),
+        }
     }
 
     /// The node of this name or host UUID.
-    pub fn node(&self, reference: &str) -> Result<&Node> {
-        let by_name = self.nodes.values().find(|node| node.name().eq_ignore_ascii_case(reference));
-        let by_id = || {
-            let id = Uuid::try_parse(reference).ok()?;
-            self.nodes.values().find(|node| node.facts().is_some_and(|facts| facts.host_uuid == id))
-        };
-        by_name.or_else(by_id).ok_or_else(|| Error::not_found("node", reference))
+    pub fn node(&self, reference: &str) -> Result<Node> {
+        Ok(self.member(reference)?.node)
+    }
+
+    /// The node of this name or host UUID, with its settings.
+    pub fn member(&self, reference: &str) -> Result<Member> {
+        self.nodes.find(reference).ok_or_else(|| Error::not_found("node", reference))
     }
 
     /// Whether what the last server left has been taken back, as far as its nodes can be reached.
@@ -74,8 +105,8 @@ impl App {
     /// The nodes that a filter leaves: the named one, or all.
     pub fn nodes_of(&self, reference: Option<&str>) -> Result<Vec<Node>> {
         match reference {
-            Some(reference) => Ok(vec![self.node(reference)?.clone()]),
-            None => Ok(self.nodes.values().cloned().collect()),
+            Some(reference) => Ok(vec![self.node(reference)?]),
+            None => Ok(self.nodes.all().into_iter().map(|member| member.node).collect()),
         }
     }
 }
@@ -97,4 +128,25 @@ pub struct Context {
     pub caller: Caller,
     /// The id of the task that a mutating call will be.
     pub task: Uuid,
+    /// The request's id.
+    pub request_id: Uuid,
+    /// The address that the call came from.
+    pub remote: Option<IpAddr>,
+}
+
+impl Context {
+    /// An entry in the audit for this call.
+    pub fn audit(&self, method: &str, outcome: &str) -> AuditRecord {
+        AuditRecord {
+            id: Uuid::now_v7(),
+            at: Time::now(),
+            caller: self.caller.name.clone(),
+            method: method.to_owned(),
+            target: None,
+            task: None,
+            request_id: self.request_id,
+            remote: self.remote.map(|address| address.to_string()),
+            outcome: outcome.to_owned(),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Who calls: bearer tokens, kept as hashes.
+//! Who calls: tokens, and browsers' sessions that stand for one. Of both only hashes are kept.
 
 use crate::{
     Error, Result,
@@ -18,8 +18,8 @@ use uuid::Uuid;
 const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Its name while it is being written.
 const DRAFT_FILE: &str = ".admin.token.new";
-/// What every token begins with, so that one in a log or a repository can be recognised.
-const PREFIX: &str = "vmy_";
+/// The name of the token in that file.
+pub const ADMIN: &str = "admin";
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -28,15 +28,71 @@ pub struct Caller {
     pub name: String,
     /// What it may do.
     pub role: Access,
+    /// The token's id.
+    pub token: Uuid,
+    /// When the token stops working.
+    pub expires_at: Option<Time>,
+    /// The hash of the session's secret, for a call with a session's cookie.
+    pub session: Option<String>,
+}
+
+impl Caller {
+    /// Nobody in particular.
+    pub fn anyone() -> Caller {
+        Caller { name: String::new(), role: Access::Anyone, token: Uuid::nil(), expires_at: None, session: None }
+    }
+
+    fn of(token: TokenRecord, session: Option<String>) -> Caller {
+        Caller { name: token.name, role: token.role, token: token.id, expires_at: token.expires_at, session }
+    }
+}
+
+/// A secret that a client holds. Its prefix tells what it is, should it be found in a log or a repository.
+pub enum Secret {
+    /// Of a token.
+    Token,
+    /// Of a session.
+    Session,
+}
+
+impl Secret {
+    /// A new one: 256 random bits, with what is kept of it.
+    pub fn generate(&self) -> Result<(String, String)> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+        let prefix = match self {
+            Secret::Token => "vmy_",
+            Secret::Session => "vmys_",
+        };
+        let secret = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let hash = hash(&secret);
+        Ok((secret, hash))
+    }
 }
 
 /// Who has this token.
 pub async fn authenticate(store: &Store, token: &str) -> Result<Caller> {
     let found = store.token(&hash(token)).await?.ok_or(Error::Unauthenticated("this token is not known"))?;
-    if found.expires_at.is_some_and(|time| time <= Time::now()) {
-        return Err(Error::Unauthenticated("this token has expired"));
+    works("token", found.expires_at)?;
+    Ok(Caller::of(found, None))
+}
+
+/// Who has this session. Its token is looked at in each call: what befalls that takes effect at once.
+pub async fn authenticate_session(store: &Store, secret: &str) -> Result<Caller> {
+    let hash = hash(secret);
+    let found = store.session(&hash).await?;
+    let (token, ends) = found.ok_or(Error::Unauthenticated("this session has ended; sign in again"))?;
+    works("session", Some(ends))?;
+    works("token", token.expires_at)?;
+    Ok(Caller::of(token, Some(hash)))
+}
+
+/// Whether a token or session still works.
+fn works(what: &'static str, expires_at: Option<Time>) -> Result<()> {
+    match expires_at {
+        Some(at) if at <= Time::now() => Err(Error::Expired { what, at }),
+        _ => Ok(()),
     }
-    Ok(Caller { name: found.name, role: found.role })
 }
 
 /// Makes the data directory (0700) and, at the first start, the administrator's token (0600) in it. An existing file is
@@ -48,7 +104,7 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<Replay
         Ok(token) if token.trim().len() >= 32 => token.trim().to_owned(),
         Ok(_) => return Err(Error::Internal(format!("{} holds no token; remove it to get a new one", file.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let token = generate()?;
+            let (token, _) = Secret::Token.generate()?;
             // Under another name first: a crash must not leave half a token.
             let draft = data_dir.join(DRAFT_FILE);
             let _ = fs::remove_file(&draft);
@@ -62,14 +118,15 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path) -> Result<Replay
     };
     let record = TokenRecord {
         id: Uuid::now_v7(),
-        name: "admin".to_owned(),
+        name: ADMIN.to_owned(),
         hash: hash(&token),
         role: Access::Administrator,
         expires_at: None,
+        created_at: Time::now(),
     };
     // A file that was replaced makes the token before it worthless.
     store.forget_tokens_but(&record.name, &record.hash).await?;
-    store.insert_token(&record).await?;
+    store.put_token(&record).await?;
     Ok(ReplayKey(blake3::derive_key("vmyard: hashes of requests under a client token", token.as_bytes())))
 }
 
@@ -91,14 +148,19 @@ pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
     fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-/// A new token: 256 random bits.
-fn generate() -> Result<String> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+/// A secret has 256 random bits, so a fast hash is enough: there is nothing to guess.
+fn hash(secret: &str) -> String {
+    blake3::hash(secret.as_bytes()).to_hex().to_string()
 }
 
-/// A token has 256 random bits, so a fast hash is enough: there is nothing to guess.
-fn hash(token: &str) -> String {
-    blake3::hash(token.as_bytes()).to_hex().to_string()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stops_at_its_very_moment() {
+        assert!(works("token", None).is_ok());
+        assert!(works("token", Some(Time(Time::now().0 + 60_000))).is_ok());
+        assert!(matches!(works("token", Some(Time::now())), Err(Error::Expired { what: "token", .. })));
+    }
 }

@@ -1,7 +1,7 @@
 //! The configuration: a TOML file, with the command line on top.
 
-use hypervisor::{VirtType, VirtTypeSetting};
-use serde::Deserialize;
+use hypervisor::{NodeUri, VirtType, VirtTypeSetting};
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 /// The configuration. Every field has a default.
@@ -23,11 +23,11 @@ pub struct Config {
 }
 
 /// A node's settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSettings {
     /// The libvirt URI.
-    pub uri: String,
+    pub uri: NodeUri,
     /// `auto`, `kvm` or `qemu`.
     #[serde(default)]
     pub virt_type: VirtTypeName,
@@ -49,7 +49,7 @@ pub struct NodeSettings {
 }
 
 /// How guests are to run on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtTypeName {
     /// KVM where it is usable, else TCG.
@@ -92,10 +92,26 @@ fn seed_pool_path() -> String {
 }
 
 impl NodeSettings {
+    /// Says which setting won't do, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.uri.check().map_err(|why| ("uri", why))?;
+        for (key, value) in [("cpu_overcommit", self.cpu_overcommit), ("memory_overcommit", self.memory_overcommit)] {
+            if !(0.01..=1000.0).contains(&value) {
+                return Err((key, "must be between 0.01 and 1000".to_owned()));
+            }
+        }
+        for (key, path) in [("default_pool_path", &self.default_pool_path), ("seed_pool_path", &self.seed_pool_path)] {
+            if !path.starts_with('/') {
+                return Err((key, "must be an absolute path on the node".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// A node with the default settings.
     pub fn at(uri: &str) -> NodeSettings {
         NodeSettings {
-            uri: uri.to_owned(),
+            uri: NodeUri::new(uri),
             virt_type: VirtTypeName::default(),
             cpu_overcommit: cpu_overcommit(),
             memory_overcommit: memory_overcommit(),

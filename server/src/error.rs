@@ -1,6 +1,6 @@
 //! The one error type of the server. Transport-free: `problem.rs` and `rpc/` alone know HTTP.
 
-use api::FieldError;
+use api::{FieldError, Time};
 use uuid::Uuid;
 
 /// The result of an operation.
@@ -16,6 +16,31 @@ pub enum Error {
     /// No token, or not a valid one.
     #[error("{0}")]
     Unauthenticated(&'static str),
+    /// The token or session has expired.
+    #[error("this {what} has expired (at {at})")]
+    Expired {
+        /// `token` or `session`
+        what: &'static str,
+        /// When.
+        at: Time,
+    },
+    /// A session's cookie came from a page of somebody else, or from a program that doesn't say where from.
+    #[error(
+        "a call with a session's cookie needs an Origin header that names this server ({host:?}); {}",
+        origin.as_ref().map_or("it has none".to_owned(), |origin| format!("it says {origin:?}"))
+    )]
+    ForeignOrigin {
+        /// The page's origin.
+        origin: Option<String>,
+        /// The server, as the call names it.
+        host: String,
+    },
+    /// Too many attempts.
+    #[error("too many wrong tokens were tried from this address")]
+    RateLimited {
+        /// When it may be tried again, in seconds.
+        wait_s: u64,
+    },
     /// The caller's role is too small.
     #[error("{method} needs the role {needs}")]
     Forbidden {
@@ -82,6 +107,14 @@ pub enum Error {
         /// What it fits.
         ids: Vec<String>,
     },
+    /// None of several nodes will do.
+    #[error("{detail}")]
+    NoNode {
+        /// What stands for all.
+        why: Box<Error>,
+        /// Each node's reason.
+        detail: String,
+    },
     /// Not enough CPU, memory or space.
     #[error("{0}")]
     NoCapacity(String),
@@ -102,18 +135,48 @@ pub enum Error {
     /// The server goes down and takes no new work.
     #[error("the server is going down and takes no new work")]
     ShuttingDown,
+    /// Something didn't come about in time.
+    #[error("{detail}")]
+    Timeout {
+        /// What, and how things are now.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The guest agent is needed and doesn't answer.
+    #[error("{detail}")]
+    AgentUnavailable {
+        /// Whose, and for what.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
     /// Another call took this one's place.
     #[error("{0}")]
     Superseded(String),
+    /// The task was cancelled.
+    #[error("it was cancelled (cancel-task); what it had made was taken back")]
+    Cancelled,
+    /// A node that was to be added can't be reached.
+    #[error("{0}; it was not added")]
+    NotAdded(hypervisor::Error),
     /// Something on a node failed.
     #[error(transparent)]
     Node(#[from] hypervisor::Error),
     /// A task was cut off by the server's end.
     #[error(
         "the server was stopped while this was under way: what a creation had made was taken back, a deletion goes on \
-         by itself, a start, stop or reboot may have happened"
+         by itself, a change of a VM's spec was put back, a start, stop or reboot may have happened"
     )]
     Interrupted,
+    /// The database can't be used. The cause is for the log only.
+    #[error("the server's database can't be used: {why}")]
+    Database {
+        /// Why, in our words.
+        why: &'static str,
+        /// What was being done, and the database's words.
+        cause: String,
+    },
     /// A fault of ours. The text is for the log only.
     #[error("{0}")]
     Internal(String),

@@ -4,11 +4,20 @@
 
 mod admission;
 mod app;
+mod attachments;
+mod attempts;
 mod auth;
+mod claims;
 pub mod config;
+mod copies;
 mod error;
+mod housekeeping;
+mod images;
 mod index;
+mod later;
+mod layers;
 mod methods;
+mod nodes;
 mod observe;
 mod ops;
 mod problem;

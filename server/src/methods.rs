@@ -1,7 +1,7 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{network, node, pool, task, template, vm, volume},
+    ops::{audit, network, node, pool, session, snapshot, task, template, token, vm, volume},
     rpc::Table,
 };
 
@@ -14,22 +14,47 @@ pub fn table() -> Table {
         .work(vm::power::reboot)
         .work(vm::power::pause)
         .work(vm::power::resume)
+        .work(vm::modify::modify)
+        .work(vm::reset::reset)
         .work(vm::delete::delete)
         .read(vm::list::list)
         .read(vm::describe::describe)
         .read(vm::describe::describe_xml)
+        .work(node::add)
+        .work(node::enable)
+        .work(node::disable)
+        .work(node::delete)
         .read(node::list)
         .read(node::describe)
         .read(pool::list)
         .read(pool::describe)
         .read(network::list)
         .read(network::describe)
-        .read(volume::list)
-        .read(volume::describe)
+        .work(volume::create::create)
+        .work(volume::create::clone)
+        .work(volume::resize::resize)
+        .work(volume::delete::delete)
+        .work(volume::attach::attach)
+        .work(volume::detach::detach)
+        .read(volume::list::list)
+        .read(volume::list::describe)
+        .work(snapshot::create::create)
+        .work(snapshot::revert::revert)
+        .work(snapshot::delete::delete)
+        .work(snapshot::use_as::create_vm)
+        .read(snapshot::list::list)
+        .read(snapshot::list::describe)
         .work(template::register)
         .read(template::list)
         .read(template::describe)
         .work(template::delete)
         .read(task::list)
         .read(task::describe)
+        .work(task::cancel)
+        .session(session::sign_in)
+        .session(session::sign_out)
+        .work(token::create)
+        .read(token::list)
+        .work(token::delete)
+        .read(audit::list)
 }

@@ -1,6 +1,6 @@
 //! Reading a domain of a node into the index.
 
-use crate::{App, Result};
+use crate::{App, Result, attachments};
 use hypervisor::{ErrorKind, Node};
 use uuid::Uuid;
 
@@ -8,7 +8,10 @@ use uuid::Uuid;
 pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
     let read = app.index.begin_read();
     match node.domain(id).await {
-        Ok(told) => app.index.observe(node.name(), id, read, told),
+        Ok(told) => {
+            app.index.observe(node.name(), id, read, told);
+            attachments::free_let_go(app, node, id).await;
+        }
         Err(error) => {
             if error.kind == ErrorKind::Timeout {
                 app.index.set_silent(id);

@@ -41,6 +41,10 @@ pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> P
                 Vec::new(),
             )
         }
+        Error::Database { cause, .. } => {
+            tracing::error!(request_id = request_id.map(tracing::field::display), cause, "the database can't be used");
+            (error.to_string(), Vec::new())
+        }
         Error::Invalid(fields) => {
             let text = |field: &api::FieldError| match field.field.as_str() {
                 "" => field.message.clone(),
@@ -68,24 +72,30 @@ pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> P
     }
 }
 
-fn code(error: &Error) -> Code {
+/// An error's code.
+pub fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::Invalid,
-        Error::Unauthenticated(_) => Code::Unauthenticated,
-        Error::Forbidden { .. } => Code::Forbidden,
+        Error::Unauthenticated(_) | Error::Expired { .. } => Code::Unauthenticated,
+        Error::Forbidden { .. } | Error::ForeignOrigin { .. } => Code::Forbidden,
+        Error::RateLimited { .. } => Code::RateLimited,
         Error::NotFound { .. } | Error::NotFoundOn { .. } | Error::NoSuchMethod(_) => Code::NotFound,
         Error::AlreadyExists { .. } => Code::AlreadyExists,
-        Error::WrongState { .. } | Error::Superseded(_) => Code::WrongState,
+        Error::WrongState { .. } | Error::Superseded(_) | Error::Cancelled => Code::WrongState,
         Error::Busy { .. } => Code::Busy,
         Error::InUse(_) => Code::InUse,
         Error::Ambiguous { .. } => Code::Ambiguous,
+        Error::NoNode { why, .. } => self::code(why),
         Error::NoCapacity(_) => Code::NoCapacity,
         Error::TokenReused(_) => Code::TokenReused,
         Error::TooLarge(_) => Code::TooLarge,
         Error::Unsupported { .. } => Code::Unsupported,
-        Error::ShuttingDown | Error::Interrupted => Code::NodeUnavailable,
+        // The server as a whole, rather than one of its nodes.
+        Error::ShuttingDown | Error::Interrupted | Error::Database { .. } => Code::NodeUnavailable,
+        Error::Timeout { .. } => Code::Timeout,
+        Error::AgentUnavailable { .. } => Code::AgentUnavailable,
         Error::Internal(_) => Code::Internal,
-        Error::Node(error) => match error.kind {
+        Error::Node(error) | Error::NotAdded(error) => match error.kind {
             ErrorKind::Unavailable => Code::NodeUnavailable,
             ErrorKind::Timeout => Code::Timeout,
             ErrorKind::NotFound => Code::NotFound,
@@ -102,15 +112,32 @@ fn code(error: &Error) -> Code {
 
 fn hint(error: &Error) -> Option<String> {
     let text = match error {
+        Error::NoNode { why, .. } => return hint(why),
         Error::WrongState { hint, .. } | Error::Unsupported { hint, .. } => return hint.clone(),
+        Error::Timeout { hint, .. } | Error::AgentUnavailable { hint, .. } => hint,
         Error::Unauthenticated(_) => {
             "send 'Authorization: Bearer TOKEN'; the administrator's token is in admin.token in the data directory"
         }
+        Error::Expired { what: "session", .. } => "sign in again (sign-in)",
+        Error::Expired { .. } => "an administrator can make a new one (create-token)",
+        Error::ForeignOrigin { .. } => {
+            "call from a page of this server (a proxy before it must pass the Host header on), or send 'Authorization: \
+             Bearer TOKEN' instead of the cookie"
+        }
+        Error::RateLimited { wait_s } => return Some(format!("try again in {wait_s} s")),
+        Error::Forbidden { .. } => "call under a token of that role; an administrator can make one (create-token)",
         Error::NoSuchMethod(_) => "GET /api/openapi.json lists the methods; each is called by POST /api/METHOD",
         Error::Ambiguous { .. } => "use one of the ids",
         Error::TokenReused(_) => "use a new token for a new request, and the old one only to repeat the old request",
         Error::Busy { task: Some(_), .. } => "wait for that task (describe-task), then call again",
         Error::NoCapacity(_) => "stop a VM, ask for less, or use another node (list-nodes shows what is free)",
+        Error::Database { .. } => {
+            "nothing was begun; the server's log says more, and GET /readyz whether it is usable again"
+        }
+        Error::NotAdded(_) => {
+            "try 'virsh -c URI list' as the user that the server runs as; for ssh that user needs a key and the host in \
+             its known_hosts"
+        }
         Error::ShuttingDown => "call again when the server is back",
         Error::Interrupted => "look at the object, then call again",
         Error::Node(error) => match error.kind {

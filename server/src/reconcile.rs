@@ -1,8 +1,12 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, observe::refresh, ops, seeds};
+use crate::{App, Result, nodes::Member, observe::refresh, ops, seeds, task};
+use futures::StreamExt;
 use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -16,9 +20,12 @@ const AGENT: Duration = Duration::from_secs(5);
 const VIEWS_A_SCAN: usize = 50;
 /// Configurations read from one node at a time.
 const READS_AT_ONCE: usize = 3;
+/// Guest agents of one node asked at a time.
+const AGENTS_AT_ONCE: usize = 2;
 
 /// Runs for ever: takes in what the nodes tell.
 pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
+    let deaf = task::deaf();
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Connection { node, status } => {
@@ -31,6 +38,12 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
                     tokio::spawn(async move { arrived(&app, &node).await });
                 }
             }
+            NodeEvent::Domain { .. }
+            | NodeEvent::Reboot { .. }
+            | NodeEvent::Agent { .. }
+            | NodeEvent::Devices { .. }
+                if deaf => {}
+            NodeEvent::Devices { node, domain } => refresh_soon(&app, &node, domain),
             NodeEvent::Domain { node, domain, event } => {
                 // A domain that begins to power off is still on; `Stopped` follows.
                 if event != PowerEvent::ShuttingDown {
@@ -47,7 +60,7 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
                     let app = app.clone();
                     tokio::spawn(async move {
                         if let Ok(node) = app.node(&node) {
-                            read_agent_addresses(&app, node, domain).await;
+                            read_agent_addresses(&app, &node, domain).await;
                         }
                     });
                 }
@@ -56,22 +69,41 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
     }
 }
 
+/// Runs for ever: looks after each node that is added, until it is taken away.
+pub async fn follow_nodes(app: App, mut added: mpsc::UnboundedReceiver<Member>) {
+    while let Some(member) = added.recv().await {
+        let (scanned, app_) = (member.clone(), app.clone());
+        tokio::spawn(async move { scanned.until_gone(scan_for_ever(app_, scanned.clone())).await });
+        let (sampled, app_) = (member.clone(), app.clone());
+        tokio::spawn(async move { sampled.until_gone(sample_for_ever(app_, sampled.node.clone())).await });
+        let (asked, app_) = (member.clone(), app.clone());
+        tokio::spawn(async move { asked.until_gone(ask_agents_for_ever(app_, asked.node.clone())).await });
+        // That it came up may have been told before it was known.
+        if member.node.status().0 == Status::Up {
+            let app = app.clone();
+            tokio::spawn(async move { arrived(&app, member.node.name()).await });
+        }
+    }
+}
+
 /// Runs for ever: scans a node and goes on with its deletions. A node that is slow delays only its own rows.
-pub async fn scan_for_ever(app: App, node: Node) {
+async fn scan_for_ever(app: App, member: Member) {
+    let node = &member.node;
     let mut ticks = tokio::time::interval(Duration::from_secs(app.config.scan_interval_s.max(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is at once, before any node can be up: its arrival scans it.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        if node.status().0 == Status::Up {
-            scan_and_go_on(&app, &node).await;
+        if node.status().0 == Status::Up && app.nodes.same_host(&member).is_none() {
+            let Ok(_alone) = member.scanning.try_lock() else { continue };
+            scan_and_go_on(&app, node, None).await;
         }
     }
 }
 
 /// Runs for ever: reads what a node's domains use.
-pub async fn sample_for_ever(app: App, node: Node) {
+async fn sample_for_ever(app: App, node: Node) {
     let mut ticks = tokio::time::interval(SAMPLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -87,15 +119,41 @@ pub async fn sample_for_ever(app: App, node: Node) {
     }
 }
 
-/// A node has come up: make what VMs need on it, and look at everything.
-async fn arrived(app: &App, name: &str) {
-    let Ok(node) = app.node(name) else { return };
-    prepare(app, node).await;
-    scan_and_go_on(app, node).await;
+/// Runs for ever: asks the guest agents of a node for addresses. Apart from the scans, and few at a time: guests that
+/// don't answer delay only each other.
+async fn ask_agents_for_ever(app: App, node: Node) {
+    let mut ticks = tokio::time::interval(SAMPLE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if node.status().0 != Status::Up {
+            continue;
+        }
+        let mut guests = Vec::new();
+        app.index.each(|id, entry| {
+            let seen = entry.seen.as_ref().filter(|_| entry.node == node.name());
+            guests.extend(seen.filter(|seen| seen.view.agent_connected).map(|_| id));
+        });
+        let asked = futures::stream::iter(guests).map(|id| read_agent_addresses(&app, &node, id));
+        asked.buffer_unordered(AGENTS_AT_ONCE).collect::<()>().await;
+    }
 }
 
-async fn scan_and_go_on(app: &App, node: &Node) {
-    if let Err(error) = scan(app, node).await {
+/// A node has come up: make what VMs need on it, and look at everything.
+async fn arrived(app: &App, name: &str) {
+    let came_up = Instant::now();
+    let Ok(member) = app.member(name) else { return };
+    if let Some(other) = app.nodes.same_host(&member) {
+        tracing::error!(node = name, other, "is the same host as another node, and is left alone");
+        return;
+    }
+    prepare(app, &member).await;
+    let _alone = member.scanning.lock().await;
+    scan_and_go_on(app, &member.node, Some(came_up)).await;
+}
+
+async fn scan_and_go_on(app: &App, node: &Node, came_up: Option<Instant>) {
+    if let Err(error) = scan(app, node, came_up).await {
         tracing::warn!(%error, "scan");
     }
     // On a task of its own: a pool that hangs must not keep the scans from going on. Locks keep two from meeting.
@@ -103,17 +161,16 @@ async fn scan_and_go_on(app: &App, node: &Node) {
     tokio::spawn(async move {
         ops::vm::delete::go_on(&app, &node).await;
         ops::template::go_on(&app, &node).await;
+        ops::volume::delete::go_on(&app, &node).await;
+        ops::snapshot::delete::go_on(&app, &node).await;
     });
 }
 
 /// Makes the pools and the network that VMs need where there are none; one that can't be made keeps no other.
-async fn prepare(app: &App, node: &Node) {
-    let settings = app.config.nodes.get(node.name());
-    let path = |of: fn(&crate::config::NodeSettings) -> &String| settings.map(of).cloned().unwrap_or_default();
-    let (images, seeds) = (path(|settings| &settings.default_pool_path), path(|settings| &settings.seed_pool_path));
+async fn prepare(app: &App, Member { node, settings, .. }: &Member) {
     for made in [
-        node.ensure_pool("default", &images).await,
-        node.ensure_pool(seeds::POOL, &seeds).await,
+        node.ensure_pool("default", &settings.default_pool_path).await,
+        node.ensure_pool(seeds::POOL, &settings.seed_pool_path).await,
         node.ensure_network("default").await,
         ops::template::drop_left_lookups(app, node).await,
     ] {
@@ -123,34 +180,30 @@ async fn prepare(app: &App, node: &Node) {
     }
 }
 
-/// Lists a node's domains and reads what is unknown, changed or old.
-pub async fn scan(app: &App, node: &Node) -> Result<()> {
+/// Lists a node's domains and reads what is unknown, changed or old; of a node that came up just now everything that
+/// was read before, since its events were missed.
+async fn scan(app: &App, node: &Node, came_up: Option<Instant>) -> Result<()> {
     let read = app.index.begin_read();
     let listed = node.domains().await;
-    app.index.set_node_up(node.name(), listed.is_ok());
-    let statuses = listed?;
+    let statuses = listed.inspect_err(|_| app.index.set_node_up(node.name(), false))?;
     let mut unread = app.index.observe_listing(node.name(), read, &statuses);
+    app.index.set_node_up(node.name(), true);
     let mut old: Vec<(Instant, Uuid)> = Vec::new();
-    let mut running = Vec::new();
-    app.index.each(|id, entry, _| {
+    app.index.each(|id, entry| {
         let Some(seen) = entry.seen.as_ref().filter(|_| entry.node == node.name()) else { return };
-        if seen.view_read.elapsed() > VIEW_AGE {
+        if came_up.is_some_and(|came_up| seen.view_read < came_up) || seen.view_read.elapsed() > VIEW_AGE {
             old.push((seen.view_read, id));
-        }
-        if seen.view.agent_connected {
-            running.push(id);
         }
     });
     old.sort_unstable();
-    unread.extend(old.into_iter().take(VIEWS_A_SCAN).map(|(_, id)| id));
-    let mut outcome = Ok(());
-    for batch in unread.chunks(READS_AT_ONCE) {
-        // One that can't be read hides no other.
-        let read = futures::future::join_all(batch.iter().map(|id| refresh(app, node, *id))).await;
-        outcome = read.into_iter().fold(outcome, Result::and);
-    }
+    let limit = if came_up.is_some() { old.len() } else { VIEWS_A_SCAN };
+    // One in another state is among both.
+    let known: HashSet<Uuid> = unread.iter().copied().collect();
+    unread.extend(old.into_iter().take(limit).map(|(_, id)| id).filter(|id| !known.contains(id)));
+    // One that can't be read hides no other, and one that hangs holds only its own place.
+    let reads = futures::stream::iter(unread).map(|id| refresh(app, node, id)).buffer_unordered(READS_AT_ONCE);
+    let outcome = reads.fold(Ok(()), |outcome: Result<()>, read| async { outcome.and(read) }).await;
     app.index.set_scanned(node.name());
-    futures::future::join_all(running.into_iter().map(|id| read_agent_addresses(app, node, id))).await;
     outcome
 }
 
@@ -158,7 +211,7 @@ fn refresh_soon(app: &App, node: &str, id: Uuid) {
     let (app, node) = (app.clone(), node.to_owned());
     tokio::spawn(async move {
         let Ok(node) = app.node(&node) else { return };
-        if let Err(error) = refresh(&app, node, id).await {
+        if let Err(error) = refresh(&app, &node, id).await {
             // The next scan repairs it.
             tracing::debug!(%error, "an event's domain could not be read");
         }

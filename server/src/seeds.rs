@@ -26,7 +26,7 @@ pub fn seed_file(vm: Uuid) -> String {
 
 /// Where a VM's serial line is logged on the node.
 pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
-    format!("{}/{vm}.serial.log", pool.path.as_deref().unwrap_or_default())
+    pool.path_of(&format!("{vm}.serial.log"))
 }
 
 /// Deletes what belongs to a VM.

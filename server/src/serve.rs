@@ -2,21 +2,20 @@
 
 use crate::{
     App, Config, Error, Result,
-    admission::Admission,
     app::Parts,
+    attempts::Attempts,
     auth,
     config::NodeSettings,
+    copies::Copies,
+    housekeeping,
     index::Index,
-    methods, reconcile, rpc,
-    store::Store,
-    task::{Locks, Tasks, recover},
+    methods,
+    nodes::{Member, Nodes},
+    reconcile, rpc,
+    store::{Store, name_key},
+    task::{Tasks, hold, recover},
 };
-use hypervisor::{Node, NodeConfig};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +30,7 @@ const REACH: Duration = Duration::from_secs(3);
 
 /// Serves until `stop` is ready. `listening` is told the address once the API answers.
 pub async fn serve(
-    mut config: Config,
+    config: Config,
     stop: impl Future<Output = ()> + Send + 'static,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<()> {
@@ -44,16 +43,13 @@ pub async fn serve(
             ),
         ));
     }
-    if config.nodes.is_empty() {
-        config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
-    }
     check_nodes(&config)?;
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
         .map_err(|error| Error::field("listen", format!("can't listen on {}: {error}", app.config.listen)))?;
     let address = listener.local_addr().map_err(|error| Error::Internal(format!("tell the address: {error}")))?;
-    let router = rpc::router(app.clone(), methods::table());
+    let router = rpc::router(app.clone(), methods::table()).into_make_service_with_connect_info::<SocketAddr>();
     listening(address);
 
     let (tasks, stopped) = (app.clone(), CancellationToken::new());
@@ -76,39 +72,51 @@ pub async fn serve(
     }
 }
 
-async fn start(config: Config) -> Result<App> {
+async fn start(mut config: Config) -> Result<App> {
     auth::ensure_data_dir(&config.data_dir)?;
     let url = config.database.clone().unwrap_or_else(|| Store::default_url(&config.data_dir));
     let store = Store::open(&url).await?;
     let left = store.open_tasks().await?;
     let replay_key = auth::ensure_admin_token(&store, &config.data_dir).await?;
 
-    let (sender, events) = mpsc::unbounded_channel();
-    let mut nodes = BTreeMap::new();
-    for (name, settings) in &config.nodes {
-        let config = NodeConfig { name: name.clone(), uri: settings.uri.clone(), virt_type: settings.virt_type.into() };
-        let node =
-            Node::spawn(config, sender.clone()).map_err(|error| Error::Internal(format!("node {name}: {error}")))?;
-        nodes.insert(name.clone(), node);
+    let added = store.nodes().await?;
+    if config.nodes.is_empty() && added.is_empty() {
+        config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
     }
-    let index = Index::new(store.vms().await?, nodes.keys().cloned());
+    let (sender, events) = mpsc::unbounded_channel();
+    let (newcomers, added_nodes) = mpsc::unbounded_channel();
+    let nodes = Nodes::new(newcomers);
+    let disabled = store.disabled_nodes().await?;
+    let configured = config.nodes.iter().map(|(name, settings)| (name.clone(), settings.clone(), true));
+    let added = added.into_iter().map(|node| (node.name, node.settings, false));
+    for (name, settings, configured) in configured.chain(added) {
+        // The configuration file's goes before one of the same name that was added.
+        if nodes.find(&name).is_none() {
+            let mut member = Member::connect(&name, settings, sender.clone())?;
+            (member.enabled, member.configured) = (!disabled.contains(&name_key(&name)), configured);
+            nodes.insert(member);
+        }
+    }
+    let (vms, volumes) = (store.vms().await?, store.volumes().await?);
+    let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
     let app = App::new(Parts {
         config,
         store,
         nodes,
         index,
-        locks: Locks::default(),
-        admission: Admission::default(),
+        events: sender,
+        copies: Copies::default(),
+        later: crate::later::Later::default(),
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),
         started_at: api::Time::now(),
+        attempts: Attempts::default(),
         replay_key,
     });
+    let left = hold(&app, left).await?;
+    tokio::spawn(housekeeping::for_ever(app.clone()));
     tokio::spawn(reconcile::follow_events(app.clone(), events));
-    for node in app.nodes.values() {
-        tokio::spawn(reconcile::scan_for_ever(app.clone(), node.clone()));
-        tokio::spawn(reconcile::sample_for_ever(app.clone(), node.clone()));
-    }
+    tokio::spawn(reconcile::follow_nodes(app.clone(), added_nodes));
     let recovering = app.clone();
     tokio::spawn(async move {
         reach(&recovering).await;
@@ -127,24 +135,7 @@ fn check_nodes(config: &Config) -> Result<()> {
         if !names.insert(name.to_lowercase()) {
             return Err(Error::field(field(), "is there twice; names are the same without case"));
         }
-        let wrong = |key: &str, message: &str| Err(Error::field(format!("nodes.{name}.{key}"), message));
-        if !settings.uri.contains(":/") {
-            return wrong("uri", "must be a libvirt URI, like qemu:///system or qemu+ssh://root@host/system");
-        }
-        for (key, value) in
-            [("cpu_overcommit", settings.cpu_overcommit), ("memory_overcommit", settings.memory_overcommit)]
-        {
-            if !(0.01..=1000.0).contains(&value) {
-                return wrong(key, "must be between 0.01 and 1000");
-            }
-        }
-        for (key, path) in
-            [("default_pool_path", &settings.default_pool_path), ("seed_pool_path", &settings.seed_pool_path)]
-        {
-            if !path.starts_with('/') {
-                return wrong(key, "must be an absolute path on the node");
-            }
-        }
+        settings.check().map_err(|(key, why)| Error::field(format!("nodes.{name}.{key}"), why))?;
     }
     Ok(())
 }
@@ -153,7 +144,7 @@ fn check_nodes(config: &Config) -> Result<()> {
 async fn reach(app: &App) {
     let mut changes = app.index.changes();
     let all_known = || {
-        app.nodes.values().all(|node| {
+        app.nodes.all().iter().all(|Member { node, .. }| {
             let refused = matches!(node.status().0, hypervisor::Status::Down(_));
             refused || app.index.node(node.name()).scanned_at.is_some()
         })

@@ -5,12 +5,15 @@
 use api::{
     Access, Time,
     task::{StepState, Target, TaskState},
+    vm::Firmware,
 };
 use server::{
     Error,
+    config::NodeSettings,
     store::{
-        ClientToken, CopyRecord, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase,
-        VmRecord, VmSpec, VolumeRecord, VolumeRole,
+        AuditFilter, AuditRecord, ClientToken, CopyRecord, NodeRecord, Reserved, SessionRecord, Store, TaskRecord,
+        TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord,
+        VolumeRole,
     },
 };
 use std::{
@@ -119,6 +122,12 @@ fn vm(name: &str, template: Uuid) -> VmRecord {
             tags: [("ключ".to_owned(), "\"'\\".to_owned())].into(),
             description: "two\nlines".into(),
             user: None,
+            firmware: Firmware::Uefi,
+            reserved: vec![Reserved {
+                network: Uuid::nil(),
+                mac: "52:54:00:00:00:01".into(),
+                ip: [10, 0, 0, 2].into(),
+            }],
         },
         created_at: Time::now(),
         revision: 1,
@@ -137,11 +146,42 @@ fn volume(vm: &VmRecord, role: VolumeRole, name: &str, template: Option<Uuid>) -
         format: "qcow2".into(),
         size_bytes: 1 << 33,
         role,
+        phase: VolumePhase::Ready,
         vm: Some(vm.id),
         device: Some("vda".into()),
         template,
+        base: None,
         created_at: Time::now(),
     }
+}
+
+/// A volume is one VM's at most, and is marked for deletion only when it is nobody's.
+async fn volumes_change_hands(store: &Store, web: &VmRecord) {
+    let mut free = volume(web, VolumeRole::Data, "free", None);
+    (free.vm, free.device, free.phase) = (None, None, VolumePhase::Creating);
+    store.insert_volume(&free).await.unwrap();
+    assert!(!store.claim_volume(free.id, web.id, "vdb").await.unwrap(), "it is not ready");
+    let making = task();
+    store.insert_task(&making, None, None).await.unwrap();
+    store.volume_is_ready(free.id, making.id).await.unwrap();
+    assert!(store.task(making.id).await.unwrap().unwrap().result.is_some());
+    store.set_task_state(making.id, TaskState::Done, None, None).await.unwrap();
+    assert!(store.claim_volume(free.id, web.id, "vdb").await.unwrap());
+    assert!(!store.claim_volume(free.id, web.id, "vdc").await.unwrap());
+    let claimed = store.volume(free.id).await.unwrap().unwrap();
+    assert_eq!((claimed.vm, claimed.device.as_deref()), (Some(web.id), Some("vdb")));
+    store.set_volume_detaching(free.id, web.id, true).await.unwrap();
+    assert_eq!(store.volume(free.id).await.unwrap().unwrap().phase, VolumePhase::Detaching);
+    store.set_volume_detaching(free.id, web.id, false).await.unwrap();
+    store.release_volume(free.id, Uuid::nil()).await.unwrap();
+    assert_eq!(store.volumes_named("FREE").await.unwrap(), [claimed], "it is not that VM's");
+    store.release_volume(free.id, web.id).await.unwrap();
+    store.set_volume_size(free.id, 1 << 34).await.unwrap();
+    let freed = store.volume(free.id).await.unwrap().unwrap();
+    assert_eq!((freed.vm, freed.device, freed.phase, freed.size_bytes), (None, None, VolumePhase::Ready, 1 << 34));
+    assert!(store.mark_volume_deleting(free.id).await.unwrap());
+    assert!(!store.claim_volume(free.id, web.id, "vdb").await.unwrap(), "it goes");
+    store.forget_volume(free.id).await.unwrap();
 }
 
 async fn behaves(store: &Store) {
@@ -152,7 +192,7 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template("BASE").await.unwrap().as_ref(), Some(&base));
     assert_eq!(store.template(&base.id.to_string()).await.unwrap().as_ref(), Some(&base));
     let task = task();
-    store.insert_task(&task, None).await.unwrap();
+    store.insert_task(&task, None, None).await.unwrap();
     store.insert_step(task.id, 0, "copy", Some("{}".into())).await.unwrap();
     let copy = CopyRecord {
         template: base.id,
@@ -182,8 +222,22 @@ async fn behaves(store: &Store) {
     assert_eq!(store.volumes_on_template(base.id).await.unwrap(), 1);
     assert!(!store.mark_template_deleting(base.id).await.unwrap(), "a disk stands on it");
     let mut stale = web.clone();
-    store.set_vm_phase(&mut web, VmPhase::Ready).await.unwrap();
-    assert!(store.set_vm_phase(&mut stale, VmPhase::Deleting).await.is_err(), "its revision is old");
+    let making = self::task();
+    store.insert_task(&making, None, None).await.unwrap();
+    store.vm_is_ready(&mut web, making.id).await.unwrap();
+    store.set_task_state(making.id, TaskState::Done, None, None).await.unwrap();
+    assert!(store.mark_vm_deleting(&mut stale, true, &[]).await.is_err(), "its revision is old");
+    a_vm_is_changed(store, &mut web, &mut stale).await;
+    volumes_change_hands(store, &web).await;
+    let gone_too = volume(&web, VolumeRole::Data, "gone-too", None);
+    store.insert_volume(&gone_too).await.unwrap();
+    assert!(!store.mark_volume_deleting(gone_too.id).await.unwrap(), "a VM has it");
+    store.set_volume_detaching(data.id, web.id, true).await.unwrap();
+    store.mark_vm_deleting(&mut web, false, &[]).await.unwrap();
+    assert_eq!(store.volume(gone_too.id).await.unwrap().unwrap().phase, VolumePhase::Ready);
+    store.release_volume(gone_too.id, web.id).await.unwrap();
+    assert!(store.mark_volume_deleting(gone_too.id).await.unwrap());
+    store.forget_volume(gone_too.id).await.unwrap();
     store.forget_vm(web.id).await.unwrap();
     store.forget_vm(web.id).await.unwrap();
     let left = store.volumes().await.unwrap();
@@ -206,13 +260,40 @@ async fn behaves(store: &Store) {
         hash: "h".into(),
         role: Access::Viewer,
         expires_at: Some(Time(5)),
+        created_at: Time(4),
     };
-    store.insert_token(&token).await.unwrap();
-    store.insert_token(&token).await.unwrap();
+    store.put_token(&token).await.unwrap();
+    store.put_token(&token).await.unwrap();
     let found = store.token("h").await.unwrap().unwrap();
     assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
     assert!(store.token("other").await.unwrap().is_none());
     journal(store).await;
+}
+
+/// A VM's name and spec are changed with the end of the journal, or neither.
+async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord) {
+    let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
+    store.insert_task(&task, None, None).await.unwrap();
+    store.insert_step(task.id, 0, "change-definition", Some("{}".into())).await.unwrap();
+    let other = vm("other", web.spec.template);
+    store.insert_vm(&other).await.unwrap();
+    let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
+    assert!(matches!(store.change_vm(&mut taken, task.id, "{}").await, Err(Error::AlreadyExists { .. })));
+    assert!(store.change_vm(stale, task.id, "{}").await.is_err(), "its revision is old");
+    assert!(store.steps(task.id).await.unwrap()[0].undo.is_some());
+    assert_eq!(store.task(task.id).await.unwrap().unwrap().result, None);
+    store.forget_vm(other.id).await.unwrap();
+
+    let before = web.name.clone();
+    web.name = "Web-2".into();
+    web.spec.vcpus = 7;
+    store.change_vm(web, task.id, "{\"live\":[]}").await.unwrap();
+    assert_eq!(store.vms().await.unwrap(), std::slice::from_ref(web));
+    assert_eq!(store.steps(task.id).await.unwrap()[0].undo, None);
+    assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"live\":[]}"));
+    store.set_task_state(task.id, TaskState::Done, None, None).await.unwrap();
+    web.name = before;
+    store.change_vm(web, task.id, "null").await.unwrap();
 }
 
 fn task() -> TaskRecord {
@@ -239,10 +320,10 @@ async fn client_tokens(store: &Store) {
     };
     assert_eq!(store.first_use(&token("h")).await.unwrap(), None);
     let first = task();
-    store.insert_task(&first, Some(&token("h"))).await.unwrap();
+    store.insert_task(&first, Some(&token("h")), None).await.unwrap();
     assert_eq!(store.first_use(&token("other")).await.unwrap(), Some(("h".into(), first.id)));
     let second = task();
-    assert!(store.insert_task(&second, Some(&token("h"))).await.is_err());
+    assert!(store.insert_task(&second, Some(&token("h")), None).await.is_err());
     assert!(store.task(second.id).await.unwrap().is_none(), "both or none");
     store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
 }
@@ -250,7 +331,7 @@ async fn client_tokens(store: &Store) {
 async fn journal(store: &Store) {
     let tasks: Vec<TaskRecord> = (0..3).map(|_| task()).collect();
     for task in &tasks {
-        store.insert_task(task, None).await.unwrap();
+        store.insert_task(task, None, None).await.unwrap();
     }
     assert_eq!(
         store.open_tasks().await.unwrap().iter().map(|task| task.id).collect::<Vec<_>>(),
@@ -265,7 +346,7 @@ async fn journal(store: &Store) {
     let ended = store.task(tasks[0].id).await.unwrap().unwrap();
     assert!(ended.finished_at.is_some() && ended.error.is_some());
     let (page, total) = store.tasks(None, Some("create-vm"), None, None, 2).await.unwrap();
-    assert_eq!((page[0].id, page[1].id, total), (tasks[2].id, tasks[1].id, 4));
+    assert_eq!((page[0].id, page[1].id, total), (tasks[2].id, tasks[1].id, 6));
     let (page, _) = store.tasks(None, None, None, Some(tasks[1].id), 2).await.unwrap();
     assert_eq!(page[0].id, tasks[0].id);
     let (page, total) = store.tasks(Some(TaskState::Failed), None, Some(Uuid::nil()), None, 9).await.unwrap();
@@ -279,7 +360,7 @@ async fn takes_many_writers(store: &Store) {
         tokio::spawn(async move {
             for _ in 0..10 {
                 let task = task();
-                store.insert_task(&task, None).await.unwrap();
+                store.insert_task(&task, None, None).await.unwrap();
                 store.insert_step(task.id, 0, "a", None).await.unwrap();
                 store.set_task_state(task.id, TaskState::Done, Some("1".into()), None).await.unwrap();
             }
@@ -300,6 +381,9 @@ async fn on_sqlite() {
     let store = Store::open(&url).await.unwrap();
     behaves(&store).await;
     client_tokens(&store).await;
+    access(&store).await;
+    nodes(&store).await;
+    old_tasks(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -314,5 +398,148 @@ async fn on_postgresql() {
     let store = Store::open(&cluster.url()).await.unwrap();
     behaves(&store).await;
     client_tokens(&store).await;
+    access(&store).await;
+    nodes(&store).await;
+    old_tasks(&store).await;
     takes_many_writers(&store).await;
+}
+
+async fn old_tasks(store: &Store) {
+    let (ended, open) = (task(), task());
+    let token =
+        ClientToken { caller: "admin".into(), method: "create-vm".into(), token: "old".into(), body_hash: "h".into() };
+    store.insert_task(&ended, Some(&token), None).await.unwrap();
+    store.insert_step(ended.id, 0, "a", None).await.unwrap();
+    store.insert_task(&open, None, None).await.unwrap();
+    store.set_task_state(ended.id, TaskState::Done, None, None).await.unwrap();
+    let now = Time::now().0;
+    store.forget_tasks_before(Time(now - 60_000)).await.unwrap();
+    assert!(store.task(ended.id).await.unwrap().is_some(), "not yet");
+    store.forget_tasks_before(Time(now + 60_000)).await.unwrap();
+    assert!(store.task(ended.id).await.unwrap().is_none() && store.steps(ended.id).await.unwrap().is_empty());
+    assert_eq!(store.first_use(&token).await.unwrap(), None);
+    assert!(store.task(open.id).await.unwrap().is_some(), "one that is at work stays");
+    store.set_task_state(open.id, TaskState::Done, None, None).await.unwrap();
+}
+
+async fn nodes(store: &Store) {
+    let add = async |name: &str| {
+        let adding = task();
+        store.insert_task(&adding, None, None).await.unwrap();
+        let settings = NodeSettings::at("qemu+tcp://root:hunter2@far/system");
+        let record = NodeRecord { id: Uuid::new_v4(), name: name.into(), settings, created_at: Time::now() };
+        let added = store.insert_node(&record, adding.id).await;
+        store.set_task_state(adding.id, TaskState::Done, None, None).await.unwrap();
+        added
+    };
+    add("Far_1").await.unwrap();
+    add("FarX1").await.unwrap();
+    assert!(matches!(add("far_1").await, Err(Error::AlreadyExists { .. })));
+    let all = store.nodes().await.unwrap();
+    assert_eq!(all.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["Far_1", "FarX1"]);
+    assert!(!format!("{all:?}").contains("hunter2"));
+    for _ in 0..2 {
+        store.set_node_enabled("FAR_1", false).await.unwrap();
+    }
+    assert!(store.disabled_nodes().await.unwrap().contains("far_1"));
+
+    // What is to be taken back on a node is found by its name, which is no pattern.
+    let cut = task();
+    store.insert_task(&cut, None, None).await.unwrap();
+    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into())).await.unwrap();
+    assert_eq!(store.open_undos_on("Far_1").await.unwrap(), ["create-vm"]);
+    assert!(store.open_undos_on("FarX1").await.unwrap().is_empty());
+    assert!(store.forget_node("Far_1", true).await.unwrap());
+    assert_eq!(store.steps(cut.id).await.unwrap()[0].state, StepState::Undone);
+    assert!(store.open_undos_on("Far_1").await.unwrap().is_empty());
+    store.set_task_state(cut.id, TaskState::Failed, None, None).await.unwrap();
+    assert!(store.forget_node("FarX1", false).await.unwrap());
+    assert!(store.nodes().await.unwrap().is_empty() && store.disabled_nodes().await.unwrap().is_empty());
+}
+
+async fn access(store: &Store) {
+    let token = |name: &str, hash: &str| TokenRecord {
+        id: Uuid::now_v7(),
+        name: name.into(),
+        hash: hash.into(),
+        role: Access::Operator,
+        expires_at: None,
+        created_at: Time::now(),
+    };
+    let (ann, admin) = (token("Ann", "ann"), token("admin", "first"));
+    store.insert_token(&ann).await.unwrap();
+    assert!(matches!(store.insert_token(&token("aNN", "other")).await, Err(Error::AlreadyExists { .. })));
+    assert_eq!(store.token_named("ANN").await.unwrap(), Some(ann.clone()));
+    assert_eq!(store.token_named(&ann.id.to_string().to_uppercase()).await.unwrap(), Some(ann.clone()));
+    assert!(store.tokens().await.unwrap().contains(&ann));
+    store.put_token(&admin).await.unwrap();
+
+    // Sessions end with their token.
+    let entry = |caller: &str, outcome: &str, at: i64| AuditRecord {
+        id: Uuid::now_v7(),
+        at: Time(at),
+        caller: caller.into(),
+        method: "sign-in".into(),
+        target: Some(Target { kind: "token".into(), id: ann.id, name: "Ann".into() }),
+        task: None,
+        request_id: Uuid::now_v7(),
+        remote: Some("::1".into()),
+        outcome: outcome.into(),
+    };
+    let session = |token: &TokenRecord, hash: &str, ends: i64| SessionRecord {
+        hash: hash.into(),
+        token: token.id,
+        created_at: Time(1),
+        expires_at: Time(ends),
+    };
+    for (hash, ends) in [("a", 10), ("b", 20), ("c", 30)] {
+        store.insert_session(&session(&ann, hash, ends), &entry("Ann", "accepted", ends)).await.unwrap();
+    }
+    store.insert_session(&session(&admin, "d", 30), &entry("admin", "accepted", 40)).await.unwrap();
+    assert_eq!(store.session("b").await.unwrap(), Some((ann.clone(), Time(20))));
+    store.forget_sessions_before(Time(20)).await.unwrap();
+    store.end_session("b", &entry("Ann", "accepted", 50)).await.unwrap();
+    for gone in ["a", "b"] {
+        assert_eq!(store.session(gone).await.unwrap(), None, "{gone}");
+    }
+    store.forget_token(ann.id).await.unwrap();
+    store.forget_token(ann.id).await.unwrap();
+    assert_eq!(store.session("c").await.unwrap(), None);
+    let late = store.insert_session(&session(&ann, "e", 30), &entry("Ann", "accepted", 60)).await;
+    assert!(matches!(late, Err(Error::Unauthenticated(_))), "{late:?}");
+    // A replaced administrator's token takes its sessions along, and another's secret in its place is the administrator's.
+    store.insert_token(&token("bob", "second")).await.unwrap();
+    store.forget_tokens_but("admin", "second").await.unwrap();
+    store.put_token(&TokenRecord { role: Access::Administrator, ..token("admin", "second") }).await.unwrap();
+    assert_eq!(store.session("d").await.unwrap(), None);
+    assert_eq!(store.token("second").await.unwrap().unwrap().role, Access::Administrator);
+    assert_eq!((store.token_named("bob").await.unwrap(), store.token("first").await.unwrap()), (None, None));
+
+    // The audit.
+    store.insert_audit(&AuditRecord { target: None, remote: None, ..entry("", "unauthenticated", 70) }).await.unwrap();
+    let count = async |filter: AuditFilter| store.audit(&filter, None, 1).await.unwrap().1;
+    let sign_ins = AuditFilter { method: Some("sign-in".into()), ..AuditFilter::default() };
+    let (page, total) = store.audit(&sign_ins, None, 2).await.unwrap();
+    assert_eq!((page.len(), total), (2, 6));
+    assert_eq!((page[0].caller.as_str(), &page[0].target, page[1].at), ("", &None, Time(50)));
+    let (next, total) = store.audit(&sign_ins, Some(page[1].id), 9).await.unwrap();
+    assert_eq!((next.len(), total, next[3].at), (4, 6, Time(10)));
+    assert_eq!(count(AuditFilter { caller: Some("ANN".into()), ..sign_ins.clone() }).await, 4);
+    for target in ["ann".to_owned(), ann.id.to_string()] {
+        assert_eq!(count(AuditFilter { target: Some(target), ..sign_ins.clone() }).await, 5);
+    }
+    let between = AuditFilter { since: Some(Time(20)), until: Some(Time(40)), ..sign_ins.clone() };
+    assert_eq!(count(between).await, 2);
+    store.forget_audit_before(Time(50)).await.unwrap();
+    assert_eq!(count(sign_ins).await, 2);
+
+    // With its task, or neither.
+    let first = task();
+    let accepted = AuditRecord { task: Some(first.id), ..entry("Ann", "accepted", 80) };
+    store.insert_task(&first, None, Some(&accepted)).await.unwrap();
+    let second = task();
+    assert!(store.insert_task(&second, None, Some(&accepted)).await.is_err(), "the entry's id is taken");
+    assert!(store.task(second.id).await.unwrap().is_none());
+    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
+    assert_eq!(store.audit(&AuditFilter::default(), None, 1).await.unwrap().0, [accepted]);
 }

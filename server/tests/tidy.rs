@@ -99,7 +99,8 @@ fn layers_point_down() {
             }
             Some(name) if name.starts_with("task/") => &["crate::rpc", "crate::methods"],
             Some(name) if name.starts_with("ops/") => &["crate::rpc", "crate::methods", "reconcile", "axum"],
-            Some("index.rs" | "admission.rs" | "seed.rs" | "seeds.rs" | "observe.rs") => {
+            Some(name) if name.starts_with("index/") => &["crate::rpc", "crate::methods", "crate::ops", "crate::task"],
+            Some("admission.rs" | "seed.rs" | "seeds.rs" | "observe.rs") => {
                 &["crate::rpc", "crate::methods", "crate::ops"]
             }
             _ => &[],

@@ -14,7 +14,7 @@ fn request(name: &str) -> serde_json::Value {
 
 /// No domain, no volume, no seed, no row.
 #[track_caller]
-fn nothing_is_left(lab: &Lab, what: &str) {
+pub fn nothing_is_left(lab: &Lab, what: &str) {
     eventually(&format!("nothing is left after {what}: {:?}", lab.files()), Duration::from_secs(30), || {
         let rows = lab.ok("list-vms", json!({}))["total"] == 0;
         let volumes = lab.ok("list-volumes", json!({}))["total"] == 0;

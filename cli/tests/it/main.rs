@@ -6,14 +6,37 @@
 
 mod lab;
 
+mod access;
 mod admission;
+mod attach;
 mod cli;
+mod cli_change;
+mod cli_output;
 mod crash;
+mod faults;
 mod foreign;
+mod fuzz;
 mod guest;
+mod hardware;
 mod http;
 mod life;
+mod list;
+mod modify;
 mod nodes;
+mod outside;
+mod plan;
+mod random;
+mod random_snapshots;
+
+mod reset;
+mod snapshots;
+mod snapshots_crash;
+mod snapshots_full;
+mod snapshots_live;
 mod storage;
 mod tasks;
 mod templates;
+mod transports;
+mod two_nodes;
+mod volumes;
+mod volumes_crash;

@@ -1,6 +1,6 @@
-//! Tasks: describe-task, list-tasks, `wait: false`, locks, a graceful stop.
+//! Tasks: describe-task, list-tasks, cancel-task, `wait: false`, locks, a graceful stop.
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, eventually, large_image};
 use serde_json::json;
 use std::time::Duration;
 
@@ -125,4 +125,84 @@ fn a_call_under_a_client_token_is_done_once() {
     };
     assert_eq!(id(&first), id(&second));
     lab.err("start-vm", json!({"vm": "later", "client_token": ""}), 400, "invalid");
+}
+
+#[test]
+fn a_wait_for_a_guest_can_be_cancelled() {
+    let lab = Lab::shared();
+    let vm = lab.create("patient").start();
+    std::thread::scope(|scope| {
+        // In its firmware it doesn't hear the power button.
+        let stop = scope.spawn(|| lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 120})));
+        let task = running(&lab, "stop-vm", &vm.id);
+        let cancelled = lab.ok("cancel-task", json!({"task": task}));
+        assert_eq!((&cancelled["id"], &cancelled["state"]), (&task, &json!("failed")), "{cancelled}");
+        let answer = stop.join().unwrap();
+        assert_eq!((answer.status, &answer.body["code"]), (409, &json!("wrong_state")), "{answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains("cancelled"), "{answer:?}");
+        let problem = lab.err("cancel-task", json!({"task": task}), 409, "wrong_state");
+        assert!(problem["detail"].as_str().unwrap().contains("has ended"), "{problem}");
+    });
+    // The VM goes on, and its lock is free.
+    assert_eq!(lab.ok("describe-vm", json!({"vm": vm.id}))["state"], "running");
+    lab.ok("stop-vm", json!({"vm": vm.id, "force": true}));
+    vm.delete();
+    lab.err("cancel-task", json!({"task": "6f1f3c1e-8a0b-4a7e-9d55-000000000001"}), 404, "not_found");
+    lab.err("cancel-task", json!({"task": "x"}), 400, "invalid");
+}
+
+#[test]
+fn a_copy_of_bytes_can_be_cancelled() {
+    let lab = Lab::own();
+    let image = lab.node.dir.join("large.raw");
+    large_image(&image, 2 << 30);
+    let request = json!({"name": "large", "file": image, "os": "linux", "wait": false});
+    let answer = lab.server.call("register-template", request);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let task = &answer.body["task"]["id"];
+    eventually("bytes are copied", Duration::from_secs(30), || {
+        let task = lab.ok("describe-task", json!({"task": task}));
+        (task["steps"].as_array().unwrap().len() == 3).then_some(())
+    });
+    let cancelled = lab.ok("cancel-task", json!({"task": task}));
+    assert_eq!(cancelled["state"], "failed", "{cancelled}");
+    assert!(cancelled["error"]["detail"].as_str().unwrap().contains("cancelled"), "{cancelled}");
+    assert!(cancelled["steps"].as_array().unwrap().iter().all(|step| step["state"] == "undone"), "{cancelled}");
+    lab.err("describe-template", json!({"template": "large"}), 404, "not_found");
+    assert!(!lab.files().iter().any(|file| file.contains("raw") && !file.contains("large")), "{:?}", lab.files());
+}
+
+#[test]
+fn a_cancelled_task_never_ends_well() {
+    let lab = Lab::shared();
+    let vm = lab.create("contested");
+    for _ in 0..5 {
+        let answer = lab.server.call("start-vm", json!({"vm": vm.id, "wait": false}));
+        let task = &answer.body["task"]["id"];
+        let cancel = lab.server.call("cancel-task", json!({"task": task}));
+        let task = eventually("the start has ended", Duration::from_secs(20), || {
+            let task = lab.ok("describe-task", json!({"task": task}));
+            (task["finished_at"] != json!(null)).then_some(task)
+        });
+        let power = if task["state"] == "done" { "running" } else { "shutoff" };
+        assert_eq!(vm.state(), power, "{task}");
+        match cancel.status {
+            200 => assert_eq!((&cancel.body["state"], power), (&json!("failed"), "shutoff"), "{cancel:?}"),
+            _ => assert_eq!((&cancel.body["code"], power), (&json!("wrong_state"), "running"), "{cancel:?}"),
+        }
+        if power == "running" {
+            lab.ok("stop-vm", json!({"vm": vm.id, "force": true}));
+        }
+    }
+    vm.delete();
+}
+
+/// The task of this method that is at work on a VM.
+fn running(lab: &Lab, method: &str, vm: &str) -> serde_json::Value {
+    eventually("the task is at work", Duration::from_secs(10), || {
+        let tasks = lab.ok("list-tasks", json!({"target": vm, "method": method, "state": "running"}));
+        let task = tasks["tasks"].get(0)?["id"].clone();
+        let begun = lab.ok("describe-task", json!({"task": task}))["steps"].as_array().is_some_and(|s| !s.is_empty());
+        begun.then_some(task)
+    })
 }

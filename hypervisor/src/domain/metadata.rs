@@ -37,24 +37,44 @@ pub struct TemplateRef {
 }
 
 impl Metadata {
+    /// Writes our element as it stands in a domain's XML.
     pub(crate) fn write(&self, xml: &mut Xml) {
+        self.write_as(xml, "vmyard:", &[("xmlns:vmyard", NAMESPACE)]);
+    }
+
+    /// The same without prefix and namespace, which libvirt puts in when it is told apart from the rest.
+    pub(crate) fn write_plain(&self, xml: &mut Xml) {
+        self.write_as(xml, "", &[]);
+    }
+
+    /// The element as it stands in a domain's XML, but for its first line's indentation; `None` where XML can't hold it.
+    pub(crate) fn indented(&self) -> Option<String> {
+        let mut xml = Xml::new();
+        xml.nest("domain", &[], |xml| xml.nest("metadata", &[], |xml| self.write(xml)));
+        let text = xml.finish().ok()?;
+        let inner = text.split_once("<metadata>")?.1.rsplit_once("</metadata>")?.0;
+        Some(inner.trim().to_owned())
+    }
+
+    fn write_as(&self, xml: &mut Xml, prefix: &str, namespace: &[(&str, &str)]) {
         let created_at = self.created_at.to_string();
-        let attributes = [("xmlns:vmyard", NAMESPACE), ("name", &self.name), ("created-at", &created_at)];
-        xml.nest("vmyard:vm", &attributes, |xml| {
+        let attributes = [namespace, &[("name", &self.name), ("created-at", &created_at)]].concat();
+        let named = |name: &str| format!("{prefix}{name}");
+        xml.nest(&named("vm"), &attributes, |xml| {
             if let Some(template) = &self.template {
-                xml.empty("vmyard:template", &[("id", &template.id.to_string()), ("name", &template.name)]);
+                xml.empty(&named("template"), &[("id", &template.id.to_string()), ("name", &template.name)]);
             }
             if let Some(volume) = self.system_volume {
-                xml.empty("vmyard:system-volume", &[("id", &volume.to_string())]);
+                xml.empty(&named("system-volume"), &[("id", &volume.to_string())]);
             }
             if let Some(user) = &self.user {
-                xml.empty("vmyard:user", &[("name", user)]);
+                xml.empty(&named("user"), &[("name", user)]);
             }
             if !self.description.is_empty() {
-                xml.text("vmyard:description", &[], &self.description);
+                xml.text(&named("description"), &[], &self.description);
             }
             for (key, value) in &self.tags {
-                xml.empty("vmyard:tag", &[("key", key), ("value", value)]);
+                xml.empty(&named("tag"), &[("key", key), ("value", value)]);
             }
         });
     }

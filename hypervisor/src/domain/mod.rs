@@ -1,12 +1,24 @@
 //! Domains: what we define ([`spec`]), what we read ([`view`]), what we keep in their metadata ([`metadata`]), and the
-//! calls ([`ops`]).
+//! calls ([`ops`], [`disks`], [`layers`], [`commit`]; [`modify`] has those that change size and labels, [`resize`] edits the
+//! XML for them).
 
+mod commit;
+mod disks;
+mod edits;
+mod layers;
 mod metadata;
+mod modify;
 mod ops;
+mod resize;
 mod spec;
 mod view;
 
+pub use commit::Merge;
+pub use disks::{DataDisk, DomainDisks};
+pub use layers::{Freeze, Switch};
 pub use metadata::{Metadata, TemplateRef};
+pub use modify::{Before, Labels, Plugged, preview};
 pub use ops::{Address, AddressSource, DomainStatus, Power, Sample};
+pub use resize::{Headroom, Sizes};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{DiskView, DomainView, NicView};

@@ -1,8 +1,9 @@
 //! The calls on domains.
 
-use super::DomainView;
+use super::{DomainView, modify::at_next_start};
 use crate::{
     ErrorKind, Node, Result,
+    error::if_there,
     node::{QUICK, SLOW},
 };
 use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
@@ -74,8 +75,8 @@ impl Node {
                 Err(error) if error.code == libvirt::ErrorCode::NO_SUPPORT => {
                     let domains = connection.domains(0)?;
                     let statuses = domains.iter().map(|domain| {
-                        let (state, _) = domain.state()?;
-                        Ok(DomainStatus { uuid: Uuid::from_bytes(domain.uuid()), power: power(state) })
+                        let (state, reason) = domain.state()?;
+                        Ok(DomainStatus { uuid: Uuid::from_bytes(domain.uuid()), power: power(state, reason) })
                     });
                     statuses.collect()
                 }
@@ -96,23 +97,25 @@ impl Node {
         .await
     }
 
-    /// A domain's power state and configuration: of the running domain while it runs, else of the definition. `None`
-    /// when there is no such domain.
+    /// A domain's power state and configuration: of the running domain while it runs, with what its next start will
+    /// change, else of the definition. `None` when there is no such domain.
     pub async fn domain(&self, id: Uuid) -> Result<Option<(Power, DomainView)>> {
         let doing = format!("read domain {id}");
         let read = self
             .ask_domain(id, &doing, move |domain| {
-                let (state, _) = domain.state()?;
-                Ok((power(state), domain.xml(0)?))
+                let (state, reason) = domain.state()?;
+                let power = power(state, reason);
+                let definition = (power != Power::Off).then(|| domain.xml(flags::XML_INACTIVE)).transpose()?;
+                Ok((power, domain.xml(0)?, definition))
             })
             .await;
-        match read {
-            Ok((power, xml)) => match DomainView::parse(&xml) {
-                Some(view) => Ok(Some((power, view))),
-                None => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
-            },
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let Some((power, xml, definition)) = if_there(read)? else { return Ok(None) };
+        match DomainView::parse(&xml) {
+            Some(mut view) => {
+                view.at_next_start = definition.and_then(|definition| at_next_start(&definition, &view));
+                Ok(Some((power, view)))
+            }
+            None => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
         }
     }
 
@@ -121,14 +124,10 @@ impl Node {
         let read = self
             .ask_domain(id, &format!("read the state of domain {id}"), move |domain| {
                 let (state, reason) = domain.state()?;
-                Ok((power(state), reason))
+                Ok((power(state, reason), reason))
             })
             .await;
-        match read {
-            Ok(state) => Ok(Some(state)),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_there(read)
     }
 
     /// A domain's XML.
@@ -164,11 +163,9 @@ impl Node {
                 domain.undefine(with).map(|()| true)
             })
             .await;
-        match undefined {
-            Ok(true) => Ok(true),
-            Ok(false) => Err(self.error(ErrorKind::WrongState, &doing, "the domain is not off")),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        match if_there(undefined)? {
+            Some(false) => Err(self.error(ErrorKind::WrongState, &doing, "the domain is not off")),
+            undefined => Ok(undefined.is_some()),
         }
     }
 
@@ -220,10 +217,7 @@ impl Node {
                 }
             })
             .await;
-        match cut {
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+        if_there(cut).map(|_| ())
     }
 
     /// The addresses of a running domain that one source knows. No answer of the source means none.
@@ -249,23 +243,26 @@ impl Node {
     }
 }
 
-fn power(state: DomainState) -> Power {
-    match state {
-        DomainState::Running | DomainState::Blocked | DomainState::Shutdown => Power::Running,
-        DomainState::Paused | DomainState::PmSuspended => Power::Paused,
+/// A domain that comes up or goes down is on, though libvirt calls it paused: nobody has paused it, and nobody can resume it.
+pub(super) fn power(state: DomainState, reason: i32) -> Power {
+    match (state, reason) {
+        (DomainState::Running | DomainState::Blocked | DomainState::Shutdown, _) => Power::Running,
+        (DomainState::Paused, flags::REASON_PAUSED_STARTING_UP | flags::REASON_PAUSED_SHUTTING_DOWN) => Power::Running,
+        (DomainState::Paused | DomainState::PmSuspended, _) => Power::Paused,
         _ => Power::Off,
     }
 }
 
 fn status(stats: &DomainStats) -> DomainStatus {
-    let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64);
+    let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64).and_then(|n| i32::try_from(n).ok());
     // virDomainState: 1 running, 2 blocked, 3 paused, 4 shutting down, 5 shutoff, 6 crashed, 7 suspended by the guest.
-    let power = match number("state.state") {
-        Some(1 | 2 | 4) => Power::Running,
-        Some(3 | 7) => Power::Paused,
-        _ => Power::Off,
+    let state = match number("state.state") {
+        Some(1 | 2 | 4) => DomainState::Running,
+        Some(3) => DomainState::Paused,
+        Some(7) => DomainState::PmSuspended,
+        _ => DomainState::Shutoff,
     };
-    DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power }
+    DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power: power(state, number("state.reason").unwrap_or(0)) }
 }
 
 fn sample(stats: &DomainStats) -> Option<(Uuid, Sample)> {
@@ -276,4 +273,17 @@ fn sample(stats: &DomainStats) -> Option<(Uuid, Sample)> {
         usable_kib: number("balloon.usable"),
     };
     Some((Uuid::from_bytes(stats.uuid), sample))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_that_comes_up_is_not_paused() {
+        assert_eq!(power(DomainState::Paused, flags::REASON_PAUSED_USER), Power::Paused);
+        assert_eq!(power(DomainState::Paused, flags::REASON_PAUSED_IOERROR), Power::Paused);
+        assert_eq!(power(DomainState::Paused, flags::REASON_PAUSED_STARTING_UP), Power::Running);
+        assert_eq!(power(DomainState::Paused, flags::REASON_PAUSED_SHUTTING_DOWN), Power::Running);
+    }
 }

@@ -35,6 +35,8 @@ pub struct DomainSpec {
     pub max_memory_mib: u64,
     /// The system disk, `vda`.
     pub system_disk: SystemDisk,
+    /// For UEFI: the path of its NVRAM, which libvirt makes at the first start. `None`: BIOS.
+    pub nvram: Option<String>,
     /// The path of the NoCloud seed, `sda`.
     pub seed: Option<String>,
     /// Network interfaces.
@@ -77,7 +79,7 @@ impl DomainSpec {
             xml.text("title", &[], &self.metadata.name);
             xml.nest("metadata", &[], |xml| self.metadata.write(xml));
             self.write_size(xml);
-            xml.nest("os", &[], |xml| xml.text("type", &[("arch", "x86_64"), ("machine", "q35")], "hvm"));
+            self.write_os(xml);
             xml.nest("features", &[], |xml| {
                 xml.empty("acpi", &[]);
                 xml.empty("apic", &[]);
@@ -98,6 +100,18 @@ impl DomainSpec {
             xml.nest("devices", &[], |xml| self.write_devices(xml));
         });
         xml.finish()
+    }
+
+    fn write_os(&self, xml: &mut Xml) {
+        let kind = |xml: &mut Xml| xml.text("type", &[("arch", "x86_64"), ("machine", "q35")], "hvm");
+        let Some(nvram) = &self.nvram else { return xml.nest("os", &[], kind) };
+        // libvirt finds the image by the descriptors of the node's firmware packages, at each start. Without Secure
+        // Boot: most templates aren't signed for it.
+        xml.nest("os", &[("firmware", "efi")], |xml| {
+            kind(xml);
+            xml.nest("firmware", &[], |xml| xml.empty("feature", &[("enabled", "no"), ("name", "secure-boot")]));
+            xml.text("nvram", &[], nvram);
+        });
     }
 
     fn write_size(&self, xml: &mut Xml) {
@@ -133,13 +147,8 @@ impl DomainSpec {
         for index in 1..=ROOT_PORTS {
             xml.empty("controller", &[("type", "pci"), ("index", &index.to_string()), ("model", "pcie-root-port")]);
         }
-        xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
-            xml.empty("driver", &[("name", "qemu"), ("type", &self.system_disk.format), ("discard", "unmap")]);
-            xml.empty("source", &[("file", &self.system_disk.path)]);
-            xml.empty("target", &[("dev", "vda"), ("bus", "virtio")]);
-            xml.text("serial", &[], &self.system_disk.serial);
-            xml.empty("boot", &[("order", "1")]);
-        });
+        let disk = &self.system_disk;
+        write_disk(xml, &disk.path, &disk.format, "vda", &disk.serial, Some("1"));
         // The seed is on SCSI: Debian's cloud kernel has no driver for SATA, and `vdb` stays the first data volume.
         xml.empty("controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")]);
         if let Some(seed) = &self.seed {
@@ -180,8 +189,22 @@ impl DomainSpec {
     }
 }
 
+/// A disk that is a file. Its format is always said: a guest could write a qcow2 header into a raw image and so read any
+/// file.
+pub(super) fn write_disk(xml: &mut Xml, path: &str, format: &str, target: &str, serial: &str, boot: Option<&str>) {
+    xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
+        xml.empty("driver", &[("name", "qemu"), ("type", format), ("discard", "unmap")]);
+        xml.empty("source", &[("file", path)]);
+        xml.empty("target", &[("dev", target), ("bus", "virtio")]);
+        xml.text("serial", &[], serial);
+        if let Some(order) = boot {
+            xml.empty("boot", &[("order", order)]);
+        }
+    });
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{DomainView, TemplateRef};
 
@@ -200,6 +223,7 @@ mod tests {
                 format: "qcow2".into(),
                 serial: "0193".into(),
             },
+            nvram: Some("/pool/x.nvram.fd".into()),
             seed: Some("/seeds/x.iso".into()),
             nics: vec![NicSpec { network: "default".into(), mac: "52:54:00:00:00:01".into() }],
             serial_log: "/seeds/x.serial.log".into(),
@@ -227,6 +251,7 @@ mod tests {
         assert_eq!((view.memory_mib, view.max_memory_mib), (256, 1024));
         assert_eq!(view.disks[0].path.as_deref(), Some("/pool/a'b<c>.qcow2"));
         assert_eq!(view.disks[0].target, "vda");
+        assert!(view.uefi);
         assert!(view.disks[1].cdrom);
         assert_eq!(view.nics[0].mac, "52:54:00:00:00:01");
         assert_eq!(view.nics[0].network.as_deref(), Some("default"));

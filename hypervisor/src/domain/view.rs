@@ -21,6 +21,13 @@ pub struct DomainView {
     pub memory_mib: u64,
     /// Memory that hot-plug can reach, in MiB.
     pub max_memory_mib: u64,
+    /// Virtual CPUs and memory (in MiB) after the next start, where the definition of a domain that is on says something
+    /// else.
+    pub at_next_start: Option<(u32, u64)>,
+    /// Whether it boots by UEFI.
+    pub uefi: bool,
+    /// Where UEFI keeps its variables.
+    pub nvram: Option<String>,
     /// Disks and CD-ROMs, in the order of the definition.
     pub disks: Vec<DiskView>,
     /// Network interfaces, in the order of the definition.
@@ -48,6 +55,15 @@ pub struct DiskView {
     pub format: Option<String>,
     /// The paths that it is known to stand on.
     pub backing: Vec<String>,
+    /// What a running domain calls the device: `virtio-disk1`.
+    pub alias: Option<String>,
+}
+
+impl DiskView {
+    /// Whether it is on this image, or on one that is known to stand on it.
+    pub fn is_on(&self, path: &str) -> bool {
+        self.path.as_deref() == Some(path) || self.backing.iter().any(|layer| layer == path)
+    }
 }
 
 /// A network interface of a domain.
@@ -83,6 +99,9 @@ impl DomainView {
             max_vcpus,
             memory_mib,
             max_memory_mib: child("maxMemory").and_then(mib).unwrap_or(memory_mib),
+            at_next_start: None,
+            uefi: child("os").is_some_and(is_uefi),
+            nvram: child("os").and_then(nvram),
             disks: devices().filter(|node| node.has_tag_name("disk")).filter_map(disk).collect(),
             nics: devices().filter(|node| node.has_tag_name("interface")).filter_map(nic).collect(),
             agent_connected: devices().filter(|node| node.has_tag_name("channel")).any(agent_connected),
@@ -114,6 +133,7 @@ fn disk(node: Node<'_, '_>) -> Option<DiskView> {
         volume: source("pool").zip(source("volume")),
         format: attribute_of(node, "driver", "type").map(str::to_owned),
         backing,
+        alias: attribute_of(node, "alias", "name").map(str::to_owned),
     })
 }
 
@@ -124,6 +144,18 @@ fn nic(node: Node<'_, '_>) -> Option<NicView> {
         network: source("network"),
         bridge: source("bridge").or_else(|| source("dev")),
     })
+}
+
+/// Firmware that libvirt chose is no attribute of a running domain's; its loader is flash then.
+fn is_uefi(os: Node<'_, '_>) -> bool {
+    os.attribute("firmware") == Some("efi") || attribute_of(os, "loader", "type") == Some("pflash")
+}
+
+/// Its path is its text, or its source when it says what kind of source it has.
+fn nvram(os: Node<'_, '_>) -> Option<String> {
+    let nvram = os.children().find(|node| node.has_tag_name("nvram"))?;
+    let text = nvram.text().map(str::trim).filter(|text| !text.is_empty());
+    text.or_else(|| attribute_of(nvram, "source", "file")).map(str::to_owned)
 }
 
 fn agent_connected(channel: Node<'_, '_>) -> bool {
@@ -172,7 +204,22 @@ mod tests {
         assert_eq!(view.nics[0].bridge.as_deref(), Some("br0"));
         assert!(view.agent_connected);
         assert_eq!(view.metadata, None);
+        assert_eq!((view.uefi, view.nvram), (false, None));
         assert_eq!(DomainView::parse("<network/>"), None);
         assert_eq!(DomainView::parse("no xml"), None);
+    }
+
+    #[test]
+    fn where_uefi_keeps_its_variables() {
+        let read = |nvram: &str| {
+            let xml = format!(
+                "<domain><name>new</name><uuid>6f1f3c1e-8a0b-4a7e-9d55-000000000002</uuid><memory>65536</memory>
+                 <vcpu>1</vcpu><os firmware='efi'>{nvram}</os></domain>"
+            );
+            DomainView::parse(&xml).unwrap().nvram
+        };
+        assert_eq!(read("<nvram template='/x'>/pool/a.fd</nvram>").as_deref(), Some("/pool/a.fd"));
+        assert_eq!(read("<nvram type='file'>\n<source file='/pool/a.fd'/></nvram>").as_deref(), Some("/pool/a.fd"));
+        assert_eq!(read("<nvram/>"), None);
     }
 }

@@ -6,29 +6,26 @@
 //! over its directory (which libvirt refuses to make over some odd files, hence not for local ones).
 
 use super::{
-    Image, VolumeView, image,
+    Image, VolumeView,
+    pieces::{Download, Local, Pieces, head, header_of, upload},
     pool::{dir_xml, when_idle},
     volume::{create_raw, view},
 };
-use crate::{ErrorKind, Node, Result, node::SLOW};
-use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    time::Duration,
+use crate::{
+    ErrorKind, Node, Result,
+    error::{if_there, libvirt_error},
+    node::SLOW,
 };
+use libvirt::{Connect, ErrorCode, Pool, Volume};
+use std::{fs::File, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 use uuid::Uuid;
 
 /// What is said of a file that isn't what it was.
-const CHANGED: &str = "the file changed while it was copied";
+pub(super) const CHANGED: &str = "the file changed while it was copied";
 /// Linux's flag of that name.
 const O_NONBLOCK: i32 = 0o4000;
-/// How many bytes are moved at once.
-const CHUNK: usize = 1 << 20;
 /// The deadline of a whole copy. The caller watches its progress.
-const COPY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const COPY: Duration = Duration::from_secs(24 * 3600);
 
 /// A file on a node that was found acceptable as an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +45,7 @@ impl Node {
         let doing = format!("read image {path}");
         let (wanted, lookup, local) = (path.to_owned(), lookup.to_owned(), self.is_local());
         let found = self.bulk(SLOW, &doing, move |connection| {
-            open(connection, &wanted, &lookup, local, |reader, length| Ok((head(reader)?, length)))
+            open(connection, &wanted, &lookup, local, |pieces, length| Ok((head(pieces)?, length)))
         });
         let (header, length) = match found.await {
             Err(error) if error.kind == ErrorKind::NotFound => {
@@ -61,14 +58,15 @@ impl Node {
     }
 
     /// Copies an image file of the node into a pool as the read-only volume `name`. `progress` gets the bytes copied
-    /// so far, on a thread of the node's. The copy's own header is read again: the file may have changed meanwhile.
+    /// so far, on a thread of the node's, and says whether to go on. The copy's own header is read
+    /// again: the file may have changed meanwhile.
     pub async fn import(
         &self,
         source: &Source,
         lookup: &str,
         pool: Uuid,
         name: &str,
-        progress: impl Fn(u64) + Send + 'static,
+        progress: impl Fn(u64) -> bool + Send + 'static,
     ) -> Result<VolumeView> {
         let doing = format!("copy image {} into volume {name}", source.path);
         let (source_, lookup, name, local) = (source.clone(), lookup.to_owned(), name.to_owned(), self.is_local());
@@ -76,20 +74,13 @@ impl Node {
         let copied = self.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             let target = create_raw(&pool, &name, source_.length, "0444")?;
-            open(connection, &source_.path, &lookup, local, |reader, length| {
+            open(connection, &source_.path, &lookup, local, |pieces, length| {
                 if length != source_.length {
-                    return Err(error(ErrorCode::OPERATION_FAILED, CHANGED));
+                    return Err(failed(CHANGED));
                 }
-                upload(connection, reader, &target, length, &progress)
+                upload(connection, &target, length, &progress, |buffer| pieces.next(buffer))
             })?;
-            let header = {
-                let stream = Stream::new(connection, 0)?;
-                target.download(&stream, 0, source_.length.min(image::HEADER_BYTES as u64), 0)?;
-                head(&mut &stream)?
-            };
-            // The upload's end makes libvirt look at the pool again, but maybe not yet.
-            when_idle(|| pool.refresh(0))?;
-            Ok((header, view(&pool.volume_by_name(&name)?)?))
+            arrived(connection, &pool, &target, source_.length)
         });
         let (header, volume) = copied.await?;
         match Image::inspect(&header, source.length) {
@@ -113,10 +104,7 @@ impl Node {
         let dropped = self
             .change(SLOW, &format!("drop pool {lookup}"), move |connection| connection.pool_by_name(&wanted)?.destroy())
             .await;
-        match dropped {
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+        if_there(dropped).map(|_| ())
     }
 }
 
@@ -126,25 +114,24 @@ fn open<T>(
     path: &str,
     lookup: &str,
     local: bool,
-    f: impl FnOnce(&mut dyn Read, u64) -> libvirt::Result<T>,
+    f: impl FnOnce(&mut dyn Pieces, u64) -> libvirt::Result<T>,
 ) -> libvirt::Result<T> {
     if local {
         // Looked at before: an open blocks on a FIFO, and some devices react to it.
         if !std::fs::metadata(path).map_err(|error| from_io(&error))?.is_file() {
-            return Err(error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+            return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
         }
         let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).map_err(|error| from_io(&error))?;
         let metadata = file.metadata().map_err(|error| from_io(&error))?;
         if !metadata.is_file() {
-            return Err(error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+            return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
         }
-        return f(&mut &file, metadata.len());
+        let length = metadata.len();
+        return f(&mut Local { file, length, at: 0 }, length);
     }
     with_volume(connection, path, lookup, |volume| {
         let length = view(volume)?.physical;
-        let stream = Stream::new(connection, 0)?;
-        volume.download(&stream, 0, length, 0)?;
-        f(&mut &stream, length)
+        f(&mut Download::new(connection, volume, length), length)
     })
 }
 
@@ -170,7 +157,7 @@ fn with_volume<T>(
     let volume = pool.0.volumes()?.into_iter().find(|volume| volume.path().is_ok_and(|found| found == path));
     match volume {
         Some(volume) => f(&volume),
-        None => Err(error(ErrorCode::NO_STORAGE_VOL, "there is no such file")),
+        None => Err(libvirt_error(ErrorCode::NO_STORAGE_VOL, "there is no such file")),
     }
 }
 
@@ -185,46 +172,28 @@ impl Drop for PassingPool {
     }
 }
 
-/// The first bytes of an image, or all of a shorter one.
-fn head(reader: &mut dyn Read) -> libvirt::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(image::HEADER_BYTES);
-    reader.take(image::HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(|error| from_io(&error))?;
-    Ok(bytes)
-}
-
-fn upload(
+/// What has arrived by an upload: its first bytes, read again, and the volume.
+pub(super) fn arrived(
     connection: &Connect,
-    reader: &mut dyn Read,
-    to: &Volume,
+    pool: &Pool,
+    volume: &Volume,
     length: u64,
-    progress: &impl Fn(u64),
-) -> libvirt::Result<()> {
-    let stream = Stream::new(connection, 0)?;
-    to.upload(&stream, 0, length, 0)?;
-    let mut buffer = vec![0; CHUNK];
-    let (mut copied, mut reader) = (0, reader.take(length));
-    loop {
-        let read = reader.read(&mut buffer).map_err(|error| from_io(&error))?;
-        if read == 0 && copied < length {
-            return Err(error(ErrorCode::OPERATION_FAILED, CHANGED));
-        }
-        if read == 0 {
-            return stream.finish();
-        }
-        stream.send_all(&buffer[..read])?;
-        copied += read as u64;
-        progress(copied);
-    }
+) -> libvirt::Result<(Vec<u8>, VolumeView)> {
+    let header = header_of(connection, volume, length)?;
+    // The upload's end makes libvirt look at the pool again, but maybe not yet.
+    when_idle(|| pool.refresh(0))?;
+    Ok((header, view(&pool.volume_by_name(&volume.name())?)?))
 }
 
-fn from_io(cause: &io::Error) -> libvirt::Error {
+pub(super) fn from_io(cause: &io::Error) -> libvirt::Error {
     let code = match cause.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::NO_STORAGE_VOL,
         _ => ErrorCode::SYSTEM_ERROR,
     };
-    error(code, &cause.to_string())
+    libvirt_error(code, &cause.to_string())
 }
 
-fn error(code: ErrorCode, message: &str) -> libvirt::Error {
-    libvirt::Error { code, domain: 0, message: message.to_owned() }
+/// Why a copy can't go on.
+pub(super) fn failed(why: &str) -> libvirt::Error {
+    libvirt_error(ErrorCode::OPERATION_FAILED, why)
 }

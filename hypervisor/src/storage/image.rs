@@ -110,6 +110,23 @@ impl Image {
     }
 }
 
+/// The path of the image that a qcow2 image stands on, by its header. An error when the header names it somewhere else than in
+/// the bytes that are given.
+pub(crate) fn backing_file(header: &[u8]) -> Result<Option<String>, String> {
+    if !header.starts_with(b"QFI\xfb") {
+        return Ok(None);
+    }
+    let place = u64_at(header, 8).zip(u32_at(header, 16));
+    let (offset, length) = place.ok_or("its header is cut off")?;
+    if offset == 0 {
+        return Ok(None);
+    }
+    let start = usize::try_from(offset).ok();
+    let name = start.and_then(|start| header.get(start..start.checked_add(length as usize)?));
+    let name = name.ok_or("its header has the backing file's name in an odd place")?;
+    Ok(Some(String::from_utf8_lossy(name).into_owned()))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
@@ -162,6 +179,18 @@ mod tests {
             let error = Image::inspect(&bad, 200_000).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn where_an_overlay_stands() {
+        let mut bytes = header(3, 104, 0);
+        bytes[16..20].copy_from_slice(&6u32.to_be_bytes());
+        bytes[104..110].copy_from_slice(b"/pool/");
+        assert_eq!(backing_file(&bytes), Ok(Some("/pool/".to_owned())));
+        assert_eq!(backing_file(&header(3, 0, 0)), Ok(None));
+        assert_eq!(backing_file(&[0; 512]), Ok(None));
+        assert!(backing_file(&header(3, 5000, 0)).is_err());
+        assert!(backing_file(b"QFI\xfb").is_err());
     }
 
     #[test]

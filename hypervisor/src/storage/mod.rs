@@ -3,10 +3,13 @@
 
 mod copy;
 mod image;
+mod pieces;
 mod pool;
+mod rebase;
+mod transfer;
 mod volume;
 
 pub use copy::Source;
 pub use image::{Format, Image};
 pub use pool::PoolView;
-pub use volume::{Backing, VolumeView};
+pub use volume::{Backing, Layer, VolumeView};

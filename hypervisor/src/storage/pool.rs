@@ -1,8 +1,9 @@
 //! Storage pools.
 
 use crate::{
-    ErrorKind, Node, Result,
-    node::{QUICK, SLOW},
+    Node, Result,
+    error::if_there,
+    node::{QUICK, SLOW, read_each},
     xml::Xml,
 };
 use libvirt::{ErrorCode, Pool};
@@ -35,6 +36,11 @@ pub struct PoolView {
 }
 
 impl PoolView {
+    /// Where a volume of this name lies on the node.
+    pub fn path_of(&self, file: &str) -> String {
+        format!("{}/{file}", self.path.as_deref().unwrap_or_default())
+    }
+
     /// Whether the pool holds files, so that qcow2 overlays can be made in it.
     pub fn holds_files(&self) -> bool {
         matches!(self.kind.as_str(), "dir" | "fs" | "netfs")
@@ -44,10 +50,8 @@ impl PoolView {
 impl Node {
     /// All pools of the node.
     pub async fn pools(&self) -> Result<Vec<PoolView>> {
-        self.ask("list storage pools", |connection| {
-            Ok(connection.pools(0)?.iter().filter_map(|pool| view(pool).ok()).collect())
-        })
-        .await
+        self.ask("list storage pools", |connection| read_each(|| connection.is_alive(), &connection.pools(0)?, view))
+            .await
     }
 
     /// The pool of this name or UUID; `None` when there is none.
@@ -62,11 +66,7 @@ impl Node {
                 view(&pool)
             })
             .await;
-        match found {
-            Ok(view) => Ok(Some(view)),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_there(found)
     }
 
     /// Makes libvirt look at a pool's files again.

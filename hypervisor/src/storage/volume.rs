@@ -1,8 +1,18 @@
 //! Storage volumes.
 
-use super::pool::when_idle;
-use crate::{ErrorKind, Node, Result, node::SLOW, xml::Xml};
-use libvirt::{Connect, ErrorCode, Pool, Stream, Volume};
+use super::{
+    copy::failed,
+    image,
+    pieces::{header_of, upload},
+    pool::when_idle,
+};
+use crate::{
+    ErrorKind, Node, Result,
+    error::if_there,
+    node::{SLOW, read_each},
+    xml::Xml,
+};
+use libvirt::{Connect, ErrorCode, Piece, Pool, Volume};
 use roxmltree::Document;
 use uuid::Uuid;
 
@@ -34,13 +44,31 @@ pub struct Backing {
     pub format: String,
 }
 
+impl Backing {
+    /// A qcow2 image.
+    pub fn qcow2(path: impl Into<String>) -> Backing {
+        Backing { path: path.into(), format: "qcow2".to_owned() }
+    }
+}
+
+/// An image that another one stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layer {
+    /// A volume of a pool.
+    Volume(VolumeView),
+    /// A file outside of all pools, by its path.
+    Unknown(String),
+}
+
+/// The most images that are followed down: more than QEMU opens.
+const LAYERS_MAX: usize = 200;
+
 impl Node {
     /// All volumes of an active pool, as of libvirt's last look (files that came by themselves may be missing).
     pub async fn volumes(&self, pool: Uuid) -> Result<Vec<VolumeView>> {
         self.ask(&format!("list the volumes of pool {pool}"), move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
-            // One that is deleted meanwhile is not an error.
-            Ok(pool.volumes()?.iter().filter_map(|volume| view(volume).ok()).collect())
+            read_each(|| connection.is_alive(), &pool.volumes()?, view)
         })
         .await
     }
@@ -53,16 +81,28 @@ impl Node {
                 Ok(connection.volume_by_path(&wanted)?.pool()?.name())
             })
             .await;
-        match found {
-            Ok(name) => Ok(Some(name)),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_there(found)
     }
 
     /// Makes a qcow2 overlay of `capacity` bytes over `backing`.
     pub async fn create_overlay(&self, pool: Uuid, name: &str, capacity: u64, backing: &Backing) -> Result<VolumeView> {
-        let xml = overlay_xml(name, capacity, backing);
+        self.create_image(pool, name, "qcow2", capacity, Some(backing)).await
+    }
+
+    /// Makes a blank volume of `capacity` bytes; `format` is `qcow2` or `raw`, which takes no space before it is written to.
+    pub async fn create_blank(&self, pool: Uuid, name: &str, format: &str, capacity: u64) -> Result<VolumeView> {
+        self.create_image(pool, name, format, capacity, None).await
+    }
+
+    async fn create_image(
+        &self,
+        pool: Uuid,
+        name: &str,
+        format: &str,
+        capacity: u64,
+        backing: Option<&Backing>,
+    ) -> Result<VolumeView> {
+        let xml = image_xml(name, format, capacity, backing);
         self.change(SLOW, &format!("make volume {name}"), move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
             view(&when_idle(|| pool.create_volume(&xml, 0))?)
@@ -71,18 +111,79 @@ impl Node {
     }
 
     /// Makes a raw volume of these bytes.
-    pub async fn create_from_bytes(&self, pool: Uuid, name: &str, bytes: Vec<u8>) -> Result<VolumeView> {
+    pub async fn create_from_bytes(&self, pool: Uuid, name: &str, mut bytes: Vec<u8>) -> Result<VolumeView> {
         let wanted = name.to_owned();
         self.bulk(SLOW, &format!("write volume {name}"), move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
-            let volume = create_raw(&pool, &wanted, bytes.len() as u64, "0600")?;
-            let stream = Stream::new(connection, 0)?;
-            volume.upload(&stream, 0, bytes.len() as u64, 0)?;
-            stream.send_all(&bytes)?;
-            stream.finish()?;
+            let length = bytes.len() as u64;
+            let volume = create_raw(&pool, &wanted, length, "0600")?;
+            upload(connection, &volume, length, &|_| true, |buffer| {
+                *buffer = std::mem::take(&mut bytes);
+                Ok(Piece::Data(buffer.len()))
+            })?;
             view(&volume)
         })
         .await
+    }
+
+    /// Gives the image of a volume that nobody uses `bytes` bytes, which must be more than it has. What libvirt takes its
+    /// format for must be what it is: a guest may have written another format's header into a raw image.
+    pub async fn resize_volume(&self, pool: Uuid, name: &str, format: &str, bytes: u64) -> Result<()> {
+        let (doing, wanted, known) = (format!("resize volume {name}"), name.to_owned(), format.to_owned());
+        let resized = self.change(SLOW, &doing, move |connection| {
+            let volume = find(&active(connection, pool)?, &wanted)?;
+            let now = view(&volume)?;
+            if now.format != known {
+                return Ok(Some(now.format));
+            }
+            if now.capacity < bytes {
+                when_idle(|| volume.resize(bytes, 0))?;
+            }
+            Ok(None)
+        });
+        match resized.await? {
+            None => Ok(()),
+            Some(seen) => {
+                let why = format!("its content looks like {seen}, and it is {format}");
+                Err(self.error(ErrorKind::Refused, &doing, &why))
+            }
+        }
+    }
+
+    /// The path of the image that a volume stands on, by its header as it is now: what libvirt tells of it ([`VolumeView`]) is
+    /// of its last look at the whole pool.
+    pub async fn backing_file(&self, pool: Uuid, name: &str) -> Result<Option<String>> {
+        let wanted = name.to_owned();
+        let doing = format!("read the header of volume {name}");
+        let read = self.bulk(SLOW, &doing, move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            stands_on(connection, &pool.volume_by_name(&wanted)?)
+        });
+        read.await
+    }
+
+    /// The images below the one at `path`, the nearest first, by their headers as they are now. The last one may lie
+    /// outside of all pools, where nothing more is known of it.
+    pub async fn backing_chain(&self, path: &str) -> Result<Vec<Layer>> {
+        let first = path.to_owned();
+        let doing = format!("read what {path} stands on");
+        let read = self.bulk(SLOW, &doing, move |connection| {
+            let mut layers = Vec::new();
+            let top = connection.volume_by_path(&first)?;
+            let mut below = stands_on(connection, &top)?;
+            while let Some(path) = below.take().filter(|_| layers.len() < LAYERS_MAX) {
+                match connection.volume_by_path(&path) {
+                    Ok(volume) => {
+                        below = stands_on(connection, &volume)?;
+                        layers.push(Layer::Volume(view(&volume)?));
+                    }
+                    Err(error) if error.code == ErrorCode::NO_STORAGE_VOL => layers.push(Layer::Unknown(path)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(layers)
+        });
+        read.await
     }
 
     /// Deletes a volume; returns whether there was one. The caller has made sure that nothing stands on it: libvirt
@@ -121,6 +222,12 @@ impl Node {
     }
 }
 
+/// What a volume's header says that it stands on.
+fn stands_on(connection: &Connect, volume: &Volume) -> libvirt::Result<Option<String>> {
+    let header = header_of(connection, volume, image::HEADER_BYTES as u64)?;
+    image::backing_file(&header).map_err(|why| failed(&format!("{}: {why}", volume.name())))
+}
+
 /// The pool, started when it is inactive: a volume in it can't be told from one that is gone otherwise.
 fn active(connection: &Connect, pool: Uuid) -> libvirt::Result<Pool> {
     let pool = connection.pool_by_uuid(pool.into_bytes())?;
@@ -157,21 +264,25 @@ pub(super) fn create_raw(pool: &Pool, name: &str, capacity: u64, mode: &str) -> 
     when_idle(|| pool.create_volume(&xml, 0))
 }
 
-fn overlay_xml(name: &str, capacity: u64, backing: &Backing) -> String {
+fn image_xml(name: &str, format: &str, capacity: u64, backing: Option<&Backing>) -> String {
     let mut xml = Xml::new();
     xml.nest("volume", &[], |xml| {
         xml.text("name", &[], name);
         xml.text("capacity", &[("unit", "bytes")], &capacity.to_string());
         xml.text("allocation", &[("unit", "bytes")], "0");
         xml.nest("target", &[], |xml| {
-            xml.empty("format", &[("type", "qcow2")]);
-            xml.text("compat", &[], "1.1");
+            xml.empty("format", &[("type", format)]);
+            if format == "qcow2" {
+                xml.text("compat", &[], "1.1");
+            }
             xml.nest("permissions", &[], |xml| xml.text("mode", &[], "0600"));
         });
-        xml.nest("backingStore", &[], |xml| {
-            xml.text("path", &[], &backing.path);
-            xml.empty("format", &[("type", &backing.format)]);
-        });
+        if let Some(backing) = backing {
+            xml.nest("backingStore", &[], |xml| {
+                xml.text("path", &[], &backing.path);
+                xml.empty("format", &[("type", &backing.format)]);
+            });
+        }
     });
     xml.finish().unwrap_or_default()
 }

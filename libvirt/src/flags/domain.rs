@@ -58,6 +58,8 @@ pub const SAVE_BYPASS_CACHE: u32 = sys::VIR_DOMAIN_SAVE_BYPASS_CACHE;
 pub const SAVE_RUNNING: u32 = sys::VIR_DOMAIN_SAVE_RUNNING;
 /// Paused after the restore, whatever it was before (`VIR_DOMAIN_SAVE_PAUSED`).
 pub const SAVE_PAUSED: u32 = sys::VIR_DOMAIN_SAVE_PAUSED;
+/// The saved XML with passwords (`VIR_DOMAIN_SAVE_IMAGE_XML_SECURE`).
+pub const SAVE_IMAGE_XML_SECURE: u32 = sys::VIR_DOMAIN_SAVE_IMAGE_XML_SECURE;
 /// The most CPUs that can be plugged (`VIR_DOMAIN_VCPU_MAXIMUM`).
 pub const VCPU_MAXIMUM: u32 = sys::VIR_DOMAIN_VCPU_MAXIMUM;
 /// By the guest agent (`VIR_DOMAIN_VCPU_GUEST`).

@@ -8,9 +8,26 @@ use uuid::Uuid;
 /// How long a node has to answer for a list that is asked of several.
 const LIST: Duration = Duration::from_secs(5);
 
+/// The pool that is meant where none is named.
+pub const DEFAULT_POOL: &str = "default";
+
+/// The one node that has this pool, by name or id, active or not.
+pub async fn only_node_with_pool(app: &App, reference: &str) -> Result<Node> {
+    let mut nodes = app.nodes_of(None)?;
+    if nodes.len() == 1 {
+        return nodes.pop().ok_or_else(|| Error::not_found("node", ""));
+    }
+    let ask = |node: Node| async move { node.pool(reference).await };
+    let (answers, unreachable) = ask_nodes(nodes, ask).await;
+    let found = answers.into_iter().filter_map(|(node, pool)| Some((node, pool?))).collect();
+    let name_and_id = |(node, pool): &(Node, PoolView)| (pool.name.clone(), Some(pool.uuid), node.name().to_owned());
+    let found = only_one("storage pool", reference, found, name_and_id);
+    unless_unreachable(found, app, &unreachable).map(|(node, _)| node)
+}
+
 /// The pool on this node that a request means; the node's `default` when it says nothing. It must be active.
 pub async fn pool_on(node: &Node, reference: Option<&str>) -> Result<PoolView> {
-    let wanted = reference.unwrap_or("default");
+    let wanted = reference.unwrap_or(DEFAULT_POOL);
     let pool = node.pool(wanted).await?.ok_or_else(|| Error::NotFoundOn {
         kind: "storage pool",
         name: wanted.to_owned(),

@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use api::Page;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use uuid::Uuid;
 
 /// The rows of a page, the cursor of the next one, and how many rows there are on all pages.
 pub struct Cut<T> {
@@ -35,9 +36,17 @@ pub fn write_cursor(key: &str) -> String {
 /// What [`write_cursor`] was given.
 pub fn read_cursor(cursor: &str) -> Result<String> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-    bytes
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| Error::field("cursor", "is not one that this method gave; begin again without it"))
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(foreign_cursor)
+}
+
+/// The id in a cursor, for lists that are in the order of their ids.
+pub fn read_id_cursor(page: &Page) -> Result<Option<Uuid>> {
+    let Some(cursor) = page.cursor.as_deref() else { return Ok(None) };
+    read_cursor(cursor)?.parse().map(Some).map_err(|_| foreign_cursor())
+}
+
+fn foreign_cursor() -> Error {
+    Error::field("cursor", "is not one that this method gave; begin again without it")
 }
 
 #[cfg(test)]

@@ -1,28 +1,68 @@
 //! Tasks.
 
-use super::page::{read_cursor, write_cursor};
+use super::page::{read_id_cursor, write_cursor};
 use crate::{
     App, Context, Error, Result,
+    auth::Caller,
     store::{StepRecord, TaskRecord},
+    task::{Cancelled, Outline, Work},
 };
 use api::{
-    Page,
-    task::{DescribeTask, ListTasks, Task, TaskStep, Tasks},
+    Access, Page,
+    task::{CancelTask, DescribeTask, ListTasks, Target, Task, TaskState, TaskStep, Tasks},
 };
 use uuid::Uuid;
 
 /// `describe-task`
 pub async fn describe(context: Context, request: DescribeTask) -> Result<Task> {
-    to_wire(&context.app, request.task).await
+    for_caller(&context.app, &context.caller, request.task).await
+}
+
+/// `cancel-task`
+pub async fn cancel(context: Context, request: CancelTask) -> Result<Work<Task>> {
+    let app = &context.app;
+    let record = app.store.task(request.task).await?;
+    let record = record.ok_or_else(|| Error::not_found("task", request.task.to_string()))?;
+    if context.caller.role < Access::Administrator && record.caller != context.caller.name {
+        return Err(Error::Forbidden {
+            method: "cancel-task for a task of somebody else".to_owned(),
+            needs: "administrator",
+        });
+    }
+    match record.state {
+        TaskState::Running => {}
+        TaskState::Unwinding => return Err(too_late(&record, "is being taken back already")),
+        TaskState::Done | TaskState::Failed => return Err(too_late(&record, "has ended")),
+    }
+    let target = Target { kind: "task".to_owned(), id: record.id, name: record.target.name.clone() };
+    Ok(Work::new(target, Vec::new(), Outline::default(), move |task| async move {
+        let ended = match task.app.tasks.cancel(record.id) {
+            Cancelled::Told(ended) => ended,
+            Cancelled::TooLate => {
+                return Err(too_late(&record, "has begun its last step and can't be cancelled any more"));
+            }
+            Cancelled::NotAtWork => return Err(too_late(&record, "has ended")),
+        };
+        task.unless_cancelled(async {
+            ended.cancelled().await;
+            Ok(())
+        })
+        .await?;
+        to_wire(&task.app, record.id).await
+    }))
+}
+
+fn too_late(task: &TaskRecord, why: &str) -> Error {
+    Error::WrongState {
+        detail: format!("task {} ({} of {} {}) {why}", task.id, task.method, task.target.kind, task.target.name),
+        hint: Some("describe-task shows how far it is".to_owned()),
+    }
 }
 
 /// `list-tasks`
 pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
     let page = Page { limit: request.limit, cursor: request.cursor };
-    let before = page.cursor.as_deref().map(read_cursor).transpose()?;
-    let before = before.map(|text| text.parse::<Uuid>()).transpose();
-    let before =
-        before.map_err(|_| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
+    let before = read_id_cursor(&page)?;
     let (records, total) = context
         .app
         .store
@@ -33,6 +73,13 @@ pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
         records.into_iter().take(page.limit()).map(|record| wire(record, Vec::new(), false)).collect();
     let next_cursor = tasks.last().filter(|_| more).map(|task| write_cursor(&task.id.to_string()));
     Ok(Tasks { tasks, next_cursor, total })
+}
+
+/// A task with its steps, and with the secrets in its result as long as this caller may have them.
+pub async fn for_caller(app: &App, caller: &Caller, id: Uuid) -> Result<Task> {
+    let task = to_wire(app, id).await?;
+    let result = app.tasks.reply_with_secrets(id, caller).filter(|_| task.result.is_some()).or(task.result);
+    Ok(Task { result, ..task })
 }
 
 /// A task with its steps.

@@ -1,11 +1,11 @@
 //! Templates.
 
-use super::{find, images, page};
+use super::{find, finish_deletion, page, template_image};
 use crate::{
-    App, Context, Error, Result,
+    App, Context, Error, Result, images,
     size::gib,
     store::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec},
-    task::{Lock, Task, Undo, Work},
+    task::{Lock, Outline, Task, Undo, Work},
 };
 use api::{
     Access, Page, Rpc, Time,
@@ -30,41 +30,56 @@ pub async fn register(context: Context, request: RegisterTemplate) -> Result<Wor
     if app.store.template(&request.name).await?.is_some() {
         return Err(Error::exists("template", &request.name));
     }
+    let RegisterTemplate { file, volume, snapshot, vm, .. } = &request;
+    if [file, volume, snapshot].into_iter().flatten().count() != 1 {
+        return Err(Error::field("file", "is needed, or volume, or snapshot: exactly one of them"));
+    }
+    if vm.is_some() && snapshot.is_none() {
+        return Err(Error::field("vm", "says whose snapshot is meant: give snapshot as well"));
+    }
+    let Some(path) = file.clone() else { return template_image::register(context, request).await };
     let node = node_with_file(app, request.node.as_deref())?;
     let pool = find::pool_on(&node, request.pool.as_deref()).await?;
     // Any file of the host has bytes that somebody may not be meant to read; so have the seeds.
     if context.caller.role < Access::Administrator {
-        let pool = node.pool_with(&request.file).await?;
+        let pool = node.pool_with(&path).await?;
         if pool.is_none_or(|pool| pool.starts_with("vmyard-")) {
             let message = "lies outside of the node's storage pools, where only an administrator may take it from";
             return Err(Error::field("file", message));
         }
     }
     let lookup = format!("{LOOKUP}{}", context.task.simple());
-    let source = node.inspect_file(&request.file, &lookup).await.map_err(|error| about_file(&request.file, error))?;
+    let source = node.inspect_file(&path, &lookup).await.map_err(|error| about_file(&path, error))?;
     if pool.available < source.length {
         return Err(Error::NoCapacity(format!(
             "storage pool {} has {} bytes free, the image has {}",
             pool.name, pool.available, source.length
         )));
     }
-    let record = TemplateRecord {
-        id: Uuid::now_v7(),
-        name: request.name,
-        phase: TemplatePhase::Creating,
-        spec: TemplateSpec {
-            os: request.os,
-            cloud_init: request.cloud_init,
-            guest_agent: request.guest_agent,
-            default_user: request.default_user,
-            format: source.image.format.as_str().to_owned(),
-            virtual_bytes: source.image.virtual_bytes,
-        },
-        created_at: Time::now(),
-    };
+    let record = record(&request, source.image.format.as_str(), source.image.virtual_bytes);
     let target = Target { kind: "template".to_owned(), id: record.id, name: record.name.clone() };
     let held = app.locks.take(record.id, &record.name, &[Lock::Disk], context.task, RegisterTemplate::NAME)?;
-    Ok(Work::new(target, held, move |task| import(task, record, node, pool, source, lookup)))
+    let outline = Outline::of(&["record-template", "open-image", "copy-image", "make-ready"]).on(&node);
+    let outline = outline.allocates(source.length, source.length);
+    Ok(Work::new(target, held, outline, move |task| import(task, record, node, pool, source, lookup)))
+}
+
+/// The row of a template that is to be made.
+pub(super) fn record(request: &RegisterTemplate, format: &str, virtual_bytes: u64) -> TemplateRecord {
+    TemplateRecord {
+        id: Uuid::now_v7(),
+        name: request.name.clone(),
+        phase: TemplatePhase::Creating,
+        spec: TemplateSpec {
+            os: request.os.clone(),
+            cloud_init: request.cloud_init,
+            guest_agent: request.guest_agent,
+            default_user: request.default_user.clone(),
+            format: format.to_owned(),
+            virtual_bytes,
+        },
+        created_at: Time::now(),
+    }
 }
 
 async fn import(
@@ -98,18 +113,16 @@ async fn import(
         file,
         path: volume.path,
     };
-    task.step("make-ready", None, store.template_is_ready(&copy, task.id)).await?;
+    task.last_step("make-ready", store.template_is_ready(&copy, task.id)).await?;
     to_wire(&task.app, &TemplateRecord { phase: TemplatePhase::Ready, ..record }).await
 }
 
 /// The node whose file is meant: the named one, or the only one.
 fn node_with_file(app: &App, reference: Option<&str>) -> Result<Node> {
-    match (reference, app.nodes.len()) {
-        (Some(reference), _) => Ok(app.node(reference)?.clone()),
-        (None, 1) => Ok(app.nodes.values().next().cloned().ok_or_else(|| Error::not_found("node", ""))?),
-        (None, _) => {
-            Err(Error::field("node", "is needed, since there are several nodes: name the one that has the file"))
-        }
+    let mut nodes = app.nodes_of(reference)?;
+    match nodes.pop() {
+        Some(node) if nodes.is_empty() => Ok(node),
+        _ => Err(Error::field("node", "is needed, since there is not just one node: name the one that has the file")),
     }
 }
 
@@ -159,13 +172,14 @@ pub async fn delete(context: Context, request: DeleteTemplate) -> Result<Work<De
         return Err(in_use(&record.name, users));
     }
     for copy in app.store.template_copies(Some(record.id)).await? {
-        images::nothing_stands_on(app, app.node(&copy.node)?, copy.pool, &copy.path, None).await?;
+        images::nothing_stands_on(app, &app.node(&copy.node)?, &copy.path, None).await?;
     }
     let target = Target { kind: "template".to_owned(), id: record.id, name: record.name.clone() };
-    Ok(Work::new(target, held, move |task| async move {
+    let outline = Outline::of(&["mark-deleting", "delete-images", "forget-template"]);
+    Ok(Work::new(target, held, outline, move |task| async move {
         let app = task.app.clone();
         // From here on it is not taken back: what is marked is deleted, now or by the reconciler.
-        let marked = task.step("mark-deleting", None, app.store.mark_template_deleting(record.id)).await?;
+        let marked = task.last_step("mark-deleting", app.store.mark_template_deleting(record.id)).await?;
         if !marked {
             return Err(in_use(&record.name, app.store.volumes_on_template(record.id).await?));
         }
@@ -203,23 +217,20 @@ pub async fn go_on(app: &App, node: &Node) {
     };
     let deleting = records.iter().filter(|record| record.phase == TemplatePhase::Deleting);
     for record in deleting.filter(|record| is_here(record)) {
-        let Ok(_held) = app.locks.take(record.id, &record.name, &[Lock::Disk], Uuid::now_v7(), DeleteTemplate::NAME)
-        else {
-            continue;
-        };
-        let finished = async {
+        let rest = async {
             delete_images(app, record.id).await?;
             app.store.forget_template(record.id).await
         };
-        match finished.await {
-            Ok(()) => tracing::info!(template = record.name, "a deletion was finished"),
-            Err(error) => tracing::warn!(%error, template = record.name, "a deletion is not finished yet"),
-        }
+        let template = ("template", record.id, record.name.as_str());
+        finish_deletion(app, template, &[Lock::Disk], DeleteTemplate::NAME, rest).await;
     }
 }
 
 fn in_use(name: &str, users: u64) -> Error {
-    Error::InUse(format!("the disks of {users} VMs stand on template {name}; delete those VMs first"))
+    Error::InUse(format!(
+        "{users} volume{} on template {name}: disks of VMs or others (list-volumes); delete those first",
+        if users == 1 { " stands" } else { "s stand" }
+    ))
 }
 
 /// The template of this name or id.

@@ -1,12 +1,12 @@
 //! The HTTP side: one route for all methods, and the four that are no methods.
 
-use super::{Answer, Table, openapi, request};
+use super::{Answer, Table, browser, openapi, request};
 use crate::{App, Context, Error, Result, auth, auth::Caller, problem};
 use api::Problem;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -15,6 +15,7 @@ use axum::{
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::{
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +26,9 @@ use uuid::Uuid;
 const BODY: Duration = Duration::from_secs(30);
 /// The header with the request's id, on every answer.
 const REQUEST_ID: &str = "x-request-id";
+
+/// The path of the OpenAPI document.
+const OPENAPI: &str = "/api/openapi.json";
 
 struct Shared {
     app: App,
@@ -39,8 +43,9 @@ pub fn router(app: App, table: Table) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/api/openapi.json", get(document))
-        .route("/api/{method}", post(call).fallback(wrong_verb))
+        .route(OPENAPI, get(document))
+        .route("/api/{method}", post(call))
+        .method_not_allowed_fallback(wrong_verb)
         .fallback(no_such_path)
         .layer(middleware::from_fn(with_request_id))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
@@ -63,21 +68,42 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     response
 }
 
-async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, request: Request) -> Response {
+async fn call(
+    State(shared): State<Arc<Shared>>,
+    method: std::result::Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    // A name that isn't even UTF-8 is none of ours.
+    let Ok(Path(method)) = method else { return no_such_path(request).await };
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
+    let https = matches!(browser::page(request.headers()), Ok(browser::Page::Ours { https: true }));
     // On a task of its own: a client that hangs up must not cut a call in half.
-    let called = tokio::spawn(async move { try_call(&shared, &method, request).await }).await;
+    let called = tokio::spawn(async move { try_call(&shared, &method, id, request).await }).await;
     match called.unwrap_or_else(|_| Err(Error::Internal("a call panicked".to_owned()))) {
-        Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", &reply),
-        Ok(Answer::Accepted(reply)) => respond(StatusCode::ACCEPTED, "application/json", &reply),
+        Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", reply.to_string()),
+        Ok(Answer::Read(reply)) => respond(StatusCode::OK, "application/json", reply),
+        Ok(Answer::Session(reply, change)) => {
+            let mut response = respond(StatusCode::OK, "application/json", reply.to_string());
+            if let Ok(mut cookie) = HeaderValue::from_str(&browser::set_cookie(&change, https)) {
+                cookie.set_sensitive(true);
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
+            }
+            response
+        }
+        Ok(Answer::Accepted(reply)) => respond(StatusCode::ACCEPTED, "application/json", reply.to_string()),
         Ok(Answer::Failed(error, task)) => respond_problem(&problem::to_wire(&error, Some(id), Some(task))),
         Ok(Answer::Problem(problem)) => respond_problem(&Problem { request_id: Some(id), ..*problem }),
         Err(error) => respond_error(&error, id),
     }
 }
 
-async fn try_call(shared: &Shared, method: &str, request: Request) -> Result<Answer> {
-    let caller = authenticate(&shared.app, request.headers()).await?;
+async fn try_call(shared: &Shared, method: &str, request_id: Uuid, request: Request) -> Result<Answer> {
+    let remote = remote(&request);
+    let caller = match shared.table.is_open(method) {
+        // No page of somebody else may sign a browser in, either.
+        true => browser::page(request.headers()).map(|_| Caller::anyone())?,
+        false => authenticate(&shared.app, request.headers()).await?,
+    };
     // What a web page can send without asking first (form, text/plain) is never taken for a call.
     let json = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !json
@@ -87,8 +113,13 @@ async fn try_call(shared: &Shared, method: &str, request: Request) -> Result<Ans
     }
     let body = tokio::time::timeout(BODY, read_body(request.into_body())).await;
     let body = body.map_err(|_| Error::field("", format!("the body did not arrive within {} s", BODY.as_secs())))??;
-    let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7() };
+    let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7(), request_id, remote };
     shared.table.call(method, context, request::parse(&body)?).await
+}
+
+/// The address that a request came from.
+fn remote(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical())
 }
 
 async fn read_body(body: Body) -> Result<Vec<u8>> {
@@ -105,7 +136,15 @@ async fn read_body(body: Body) -> Result<Vec<u8>> {
 }
 
 async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
-    let header = headers.get(header::AUTHORIZATION).ok_or(Error::Unauthenticated("a token is needed"))?;
+    let header = match (headers.get(header::AUTHORIZATION), browser::session(headers)) {
+        // No page can make a browser send this one, so it needs no look at where it comes from.
+        (Some(header), _) => header,
+        (None, Some(session)) => {
+            browser::must_be_ours(headers)?;
+            return auth::authenticate_session(&app.store, session).await;
+        }
+        (None, None) => return Err(Error::Unauthenticated("a token is needed")),
+    };
     let token = header.to_str().ok().and_then(|value| value.split_once(' '));
     match token {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
@@ -126,20 +165,26 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = json!({ "database": database.is_ok(), "recovered": recovered, "stopping": stopping });
-    respond(status, "application/json", &body)
+    respond(status, "application/json", body.to_string())
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
-    respond(StatusCode::OK, "application/json", &shared.openapi)
+    respond(StatusCode::OK, "application/json", shared.openapi.to_string())
 }
 
 async fn wrong_verb(request: Request) -> Response {
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
-    let error = Error::field("", format!("methods are called by POST, not by {}", request.method()));
+    let path = request.uri().path();
+    let is_method = path.starts_with("/api/") && path != OPENAPI;
+    let (allowed, text) = match is_method {
+        true => ("POST", "methods are called by POST".to_owned()),
+        false => ("GET, HEAD", format!("{path} is read by GET")),
+    };
+    let error = Error::field("", format!("{text}, not by {}", request.method()));
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let problem = Problem { status: status.as_u16(), ..problem::to_wire(&error, Some(id), None) };
     let mut response = respond_problem(&problem);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -154,15 +199,14 @@ fn respond_error(error: &Error, request_id: Uuid) -> Response {
 
 fn respond_problem(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let value = serde_json::to_value(problem).unwrap_or_default();
-    let mut response = respond(status, "application/problem+json", &value);
+    let text = serde_json::to_string(problem).unwrap_or_default();
+    let mut response = respond(status, "application/problem+json", text);
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body.to_string()))
-        .into_response()
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body)).into_response()
 }

@@ -1,19 +1,23 @@
 //! From the method table to HTTP: routing, access, reading requests, waiting for tasks, answering.
 
+mod browser;
 mod http;
 mod openapi;
 mod replay;
 mod request;
+mod strict;
 
 pub use http::router;
 pub use openapi::openapi;
 
 use crate::{
     Context, Error, Result,
-    store::ClientToken,
-    task::{self, Work},
+    ops::session::Change,
+    problem,
+    store::{AuditRecord, ClientToken},
+    task::{self, Call as TaskCall, Work},
 };
-use api::{Access, Problem, Rpc, task::Accepted};
+use api::{Access, Problem, Rpc, plan::Planned, task::Accepted};
 use futures::{FutureExt, future::BoxFuture};
 use replay::Replays;
 use schemars::{Schema, SchemaGenerator};
@@ -56,6 +60,10 @@ pub struct MethodInfo {
 pub(crate) enum Answer {
     /// 200 with the reply.
     Done(Value),
+    /// 200 with the reply as JSON text: a page of a thousand rows isn't made into a tree of values first.
+    Read(String),
+    /// 200 with the reply, and what becomes of the caller's session.
+    Session(Value, Change),
     /// 202 with the task.
     Accepted(Value),
     /// The task has failed.
@@ -77,7 +85,27 @@ impl Table {
             let f = Arc::clone(&f);
             async move {
                 let reply = f(context, request::read::<R>(fields)?).await?;
-                Ok(Answer::Done(request::to_value(&reply)?))
+                Ok(Answer::Read(request::to_text(&reply)?))
+            }
+            .boxed()
+        });
+        self.add::<R>(call, false);
+        self
+    }
+
+    /// Adds a method that begins or ends a session. It writes its entries in the audit itself.
+    pub fn session<R, F, Fut>(mut self, f: F) -> Table
+    where
+        R: Rpc,
+        F: Fn(Context, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(R::Reply, Change)>> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Box::new(move |context, fields| {
+            let f = Arc::clone(&f);
+            async move {
+                let (reply, change) = f(context, request::read::<R>(fields)?).await?;
+                Ok(Answer::Session(request::to_value(&reply)?, change))
             }
             .boxed()
         });
@@ -99,6 +127,12 @@ impl Table {
             let (f, replays) = (Arc::clone(&f), Arc::clone(&replays));
             async move {
                 let mutation = request::take_mutation(&mut fields)?;
+                if mutation.plan == Some(true) {
+                    let app = context.app.for_plan();
+                    let work = f(Context { app, ..context }, request::read::<R>(fields)?).await?;
+                    let plan = work.into_plan(R::NAME).await?;
+                    return Ok(Answer::Done(request::to_value(&Planned { plan })?));
+                }
                 let (app, id, caller) = (context.app.clone(), context.task, context.caller.clone());
                 if app.tasks.is_stopping() {
                     return Err(Error::ShuttingDown);
@@ -119,17 +153,22 @@ impl Table {
                 if let Some(token) = &token
                     && let Some(first) = replay::first_task(&app, token).await?
                 {
-                    return replay::answer(&app, first, wait).await;
+                    let entry = AuditRecord { task: Some(first), ..context.audit(R::NAME, "repeated") };
+                    app.store.insert_audit(&entry).await?;
+                    return replay::answer(&app, &caller, first, wait).await;
                 }
+                let entry = context.audit(R::NAME, "accepted");
                 let work = f(context, request).await?;
-                let mut started = task::start(&app, id, R::NAME, &caller, token.as_ref(), work).await?;
+                let (method, secrets, token) = (R::NAME, R::SECRETS, token.as_ref());
+                let call = TaskCall { id, method, secrets, caller: &caller, token, entry };
+                let mut started = task::start(&app, call, work).await?;
                 drop(claim);
                 let outcome = if wait.is_zero() { None } else { started.wait(wait).await };
                 match outcome {
                     Some(Ok(reply)) => Ok(Answer::Done(request::to_value(&*reply)?)),
                     Some(Err(error)) => Ok(Answer::Failed(error, started.id)),
                     None => {
-                        let task = crate::ops::task::to_wire(&app, started.id).await?;
+                        let task = crate::ops::task::for_caller(&app, &caller, started.id).await?;
                         Ok(Answer::Accepted(request::to_value(&Accepted { task })?))
                     }
                 }
@@ -155,32 +194,52 @@ impl Table {
         self.methods.values().map(|method| method.info)
     }
 
-    /// Calls a method for somebody: the one place where access is checked.
+    /// Whether a method may be called by whoever comes.
+    pub(crate) fn is_open(&self, name: &str) -> bool {
+        self.methods.get(name).is_some_and(|method| method.info.access == Access::Anyone)
+    }
+
+    /// Calls a method for somebody: the one place where access is checked. That a change was refused goes into the audit;
+    /// one that is accepted is written there with its task.
     pub(crate) async fn call(&self, name: &str, context: Context, fields: Map<String, Value>) -> Result<Answer> {
         let method = self.methods.get(name).ok_or_else(|| Error::NoSuchMethod(name.to_owned()))?;
-        if context.caller.role < method.info.access {
-            return Err(Error::Forbidden { method: name.to_owned(), needs: method.info.access.as_str() });
+        let (app, entry) = (context.app.clone(), context.audit(name, "refused"));
+        let asks_only = fields.get("plan") == Some(&Value::Bool(true));
+        let answer = match context.caller.role < method.info.access {
+            true => Err(Error::Forbidden { method: name.to_owned(), needs: method.info.access.as_str() }),
+            false => (method.call)(context, fields).await,
+        };
+        if let Err(error) = &answer
+            && method.info.mutates
+            && (!asks_only || matches!(error, Error::Forbidden { .. }))
+        {
+            let entry = AuditRecord { outcome: problem::code(error).as_str().to_owned(), ..entry };
+            if let Err(error) = app.store.insert_audit(&entry).await {
+                tracing::error!(%error, method = name, "a refused call is not in the audit");
+            }
         }
-        (method.call)(context, fields).await
+        answer
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{App, Config, admission::Admission, app::Parts, auth::Caller, index::Index, store::Store, task};
+    use crate::{App, Config, app::Parts, auth::Caller, index::Index, store::Store, task};
 
     async fn app() -> App {
         App::new(Parts {
             config: Config::default(),
             store: Store::open("sqlite::memory:").await.unwrap(),
-            nodes: BTreeMap::new(),
-            index: Index::new(Vec::new(), std::iter::empty()),
-            locks: task::Locks::default(),
-            admission: Admission::default(),
+            nodes: crate::nodes::Nodes::new(tokio::sync::mpsc::unbounded_channel().0),
+            events: tokio::sync::mpsc::unbounded_channel().0,
+            copies: crate::copies::Copies::default(),
+            later: crate::later::Later::default(),
+            index: Index::new(Vec::new(), Vec::new(), std::iter::empty()),
             tasks: task::Tasks::new(),
             recovered: true.into(),
             started_at: api::Time::now(),
+            attempts: crate::attempts::Attempts::default(),
             replay_key: crate::auth::ReplayKey([0; 32]),
         })
     }
@@ -189,9 +248,10 @@ mod tests {
     async fn every_method_keeps_smaller_roles_out() {
         let (app, table) = (app().await, crate::methods::table());
         for method in table.methods() {
-            for role in [Access::Viewer, Access::Operator, Access::Administrator] {
-                let caller = Caller { name: "somebody".into(), role };
-                let context = Context { app: app.clone(), caller, task: Uuid::now_v7() };
+            for role in [Access::Anyone, Access::Viewer, Access::Operator, Access::Administrator] {
+                let caller = Caller { name: "somebody".into(), role, ..Caller::anyone() };
+                let (task, request_id) = (Uuid::now_v7(), Uuid::now_v7());
+                let context = Context { app: app.clone(), caller, task, request_id, remote: None };
                 // A request that no method takes: whoever may call it is told so, nobody else learns even that.
                 let fields = Map::from_iter([("no_such_field".to_owned(), Value::Null)]);
                 let error = table.call(method.name, context, fields).await.err().unwrap();

@@ -3,7 +3,8 @@
 use super::{Method, Table};
 use crate::problem;
 use api::{
-    Code, Problem,
+    Access, Code, Problem,
+    plan::Planned,
     task::{Accepted, Mutation},
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -18,13 +19,14 @@ pub fn openapi(table: &Table) -> Value {
     let mut generator = settings.into_generator();
     let problem = reference(&mut generator, |generator| generator.subschema_for::<Problem>());
     let accepted = reference(&mut generator, |generator| generator.subschema_for::<Accepted>());
+    let planned = reference(&mut generator, |generator| generator.subschema_for::<Planned>());
     let paths: Map<String, Value> = table
         .methods
         .values()
         .map(|method| {
             (
                 format!("/api/{}", method.info.name),
-                json!({ "post": operation(method, &mut generator, &problem, &accepted) }),
+                json!({ "post": operation(method, &mut generator, &problem, (&accepted, &planned)) }),
             )
         })
         .collect();
@@ -41,24 +43,38 @@ pub fn openapi(table: &Table) -> Value {
             "description": "Manages virtual machines on libvirt/QEMU. Every method is `POST /api/<verb>-<noun>` with a JSON object.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        "security": [{ "token": [] }],
+        "security": [{ "token": [] }, { "session": [] }],
         "paths": paths,
         "components": {
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "session": {
+                    "type": "apiKey", "in": "cookie", "name": super::browser::COOKIE,
+                    "description": "By sign-in. Needs an Origin header that names this server.",
+                },
+            },
             "schemas": schemas,
         },
     })
 }
 
-fn operation(method: &Method, generator: &mut SchemaGenerator, problem: &Value, accepted: &Value) -> Value {
+fn operation(
+    method: &Method,
+    generator: &mut SchemaGenerator,
+    problem: &Value,
+    (accepted, planned): (&Value, &Value),
+) -> Value {
     let request = reference(generator, method.request);
     let reply = reference(generator, method.reply);
     let text = description(generator, &request_name(method));
     let (summary, _) = text.split_once(". ").unwrap_or((text.trim_end_matches('.'), ""));
     let body = |schema: &Value, description: &str| json!({ "description": description, "content": { "application/json": { "schema": schema } } });
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), body(&reply, "Done."));
-    if method.info.mutates {
+    if !method.info.mutates {
+        responses.insert("200".to_owned(), body(&reply, "Done."));
+    } else {
+        let either = json!({ "anyOf": [reply, planned] });
+        responses.insert("200".to_owned(), body(&either, "Done; or, with `plan`, what would be done."));
         responses.insert("202".to_owned(), body(accepted, "The task goes on."));
     }
     for (status, codes) in problem_statuses() {
@@ -67,14 +83,18 @@ fn operation(method: &Method, generator: &mut SchemaGenerator, problem: &Value, 
             json!({ "description": description, "content": { "application/problem+json": { "schema": problem } } });
         responses.insert(status.to_string(), content);
     }
-    json!({
+    let mut operation = json!({
         "operationId": method.info.name,
         "summary": summary,
         "description": text,
         "x-access": method.info.access.as_str(),
         "requestBody": { "required": true, "content": { "application/json": { "schema": request } } },
         "responses": responses,
-    })
+    });
+    if method.info.access == Access::Anyone {
+        operation["security"] = json!([]);
+    }
+    operation
 }
 
 /// Every status that an error can have, with its codes.

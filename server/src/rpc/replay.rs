@@ -1,7 +1,7 @@
 //! Idempotent calls: a second one under the same `client_token` gets the first one's answer, and does nothing.
 
 use super::{Answer, request};
-use crate::{App, Error, Result, store::ClientToken, sync::lock};
+use crate::{App, Error, Result, auth::Caller, store::ClientToken, sync::lock};
 use api::task::{Accepted, TaskState};
 use std::{
     collections::HashMap,
@@ -47,10 +47,10 @@ pub(super) async fn first_task(app: &App, token: &ClientToken) -> Result<Option<
 }
 
 /// The first call's answer, waited for as long as the caller wants.
-pub(super) async fn answer(app: &App, id: Uuid, wait: Duration) -> Result<Answer> {
+pub(super) async fn answer(app: &App, caller: &Caller, id: Uuid, wait: Duration) -> Result<Answer> {
     let end = tokio::time::Instant::now() + wait;
     loop {
-        let task = crate::ops::task::to_wire(app, id).await?;
+        let task = crate::ops::task::for_caller(app, caller, id).await?;
         match (task.state, task.result.clone(), task.error.clone()) {
             (TaskState::Done, Some(reply), _) => return Ok(Answer::Done(reply)),
             (TaskState::Failed, _, Some(problem)) => return Ok(Answer::Problem(Box::new(problem))),

@@ -1,5 +1,6 @@
 //! Reading a request: JSON to the method's type, with the path of what is wrong.
 
+use super::strict::{self, Strict};
 use crate::{Error, Result, auth::ReplayKey};
 use api::{FieldError, Rpc, task::Mutation};
 use garde::Validate;
@@ -11,19 +12,19 @@ pub(super) const BODY_MAX: usize = 1 << 20;
 
 /// The body's object. An empty body is an empty object.
 pub(super) fn parse(body: &[u8]) -> Result<Map<String, Value>> {
-    if body.iter().all(u8::is_ascii_whitespace) {
+    if body.is_empty() {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(body) {
+    match strict::parse(body) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::field("", "the body must be a JSON object")),
-        Err(error) => Err(Error::field("", format!("the body is not JSON: {error}"))),
+        Err((field, message)) => Err(Error::field(field, message)),
     }
 }
 
 /// Takes the fields out that every mutating method has beside its own.
 pub(super) fn take_mutation(fields: &mut Map<String, Value>) -> Result<Mutation> {
-    let taken = ["wait", "client_token"].iter().filter_map(|name| fields.remove_entry(*name)).collect();
+    let taken = ["wait", "plan", "client_token"].iter().filter_map(|name| fields.remove_entry(*name)).collect();
     read_any(taken)
 }
 
@@ -38,28 +39,38 @@ pub(super) fn read<R: Rpc>(fields: Map<String, Value>) -> Result<R> {
 }
 
 fn read_any<R: DeserializeOwned + Validate<Context = ()>>(fields: Map<String, Value>) -> Result<R> {
-    let request: R = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+    let request: R = serde_path_to_error::deserialize(Strict(Value::Object(fields))).map_err(|error| {
         let path = error.path().to_string();
-        let message = error.into_inner().to_string();
-        Error::field(field_of(&path, &message), message)
+        let fault = error.into_inner();
+        Error::field(field_of(&path, fault.named.as_deref()), fault.message)
     })?;
     request.validate().map_err(|report| {
         let error = |(path, error): &(garde::Path, garde::Error)| FieldError {
             field: path.to_string(),
-            message: error.message().to_owned(),
+            message: what_is_allowed(error.message()),
         };
         Error::Invalid(report.iter().map(error).collect())
     })?;
     Ok(request)
 }
 
-/// The path of the field at fault. For an unknown or missing field serde says the path of the object around it, and the
-/// field's name in the message.
-fn field_of(path: &str, message: &str) -> String {
-    let named = ["unknown field `", "missing field `"]
-        .iter()
-        .find_map(|prefix| message.strip_prefix(prefix))
-        .and_then(|rest| rest.split('`').next());
+/// What garde's own rules say, as what is allowed; ours say it already.
+fn what_is_allowed(message: &str) -> String {
+    for (prefix, words) in [
+        ("lower than ", "must be at least "),
+        ("greater than ", "must be at most "),
+        ("length is lower than ", "must have a length of at least "),
+        ("length is greater than ", "must have a length of at most "),
+    ] {
+        if let Some(limit) = message.strip_prefix(prefix) {
+            return format!("{words}{limit}");
+        }
+    }
+    message.to_owned()
+}
+
+/// The path of the field at fault. For an unknown or missing field serde says the path of the object around it.
+fn field_of(path: &str, named: Option<&str>) -> String {
     match (path, named) {
         (".", Some(name)) => name.to_owned(),
         (".", None) => String::new(),
@@ -71,6 +82,10 @@ fn field_of(path: &str, message: &str) -> String {
 
 pub(super) fn to_value(reply: &impl Serialize) -> Result<Value> {
     serde_json::to_value(reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))
+}
+
+pub(super) fn to_text(reply: &impl Serialize) -> Result<String> {
+    serde_json::to_string(reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))
 }
 
 #[cfg(test)]
@@ -111,6 +126,7 @@ mod tests {
             ("[]".to_owned(), ""),
             ("{".to_owned(), ""),
             ("[".repeat(200), ""),
+            (" ".to_owned(), ""),
         ] {
             assert_eq!(fault(&body).field, field, "{body}");
         }
@@ -121,6 +137,8 @@ mod tests {
         let take = |body: &str| take_mutation(&mut parse(body.as_bytes()).unwrap());
         assert!(take(r#"{"wait": "no"}"#).is_err());
         assert!(take(r#"{"client_token": ""}"#).is_err());
+        // PostgreSQL takes no NUL.
+        assert!(take(r#"{"client_token": "a\u0000b"}"#).is_err());
         assert!(take(&format!(r#"{{"client_token": "{}"}}"#, "x".repeat(65))).is_err());
         assert_eq!(take(r#"{"wait": false, "vm": "a"}"#).unwrap().wait, Some(false));
         let hash = |body: &str| hash(&ReplayKey([7; 32]), &parse(body.as_bytes()).unwrap());

@@ -3,23 +3,31 @@
 //! The only place with SQL. It holds which VMs, volumes and templates there are and what tasks do; power states,
 //! addresses and ports are read from libvirt and never kept here.
 
+mod audit;
 mod client_token;
+mod node;
+mod session;
+mod snapshot;
 mod task;
 mod template;
 mod token;
 mod vm;
 mod volume;
 
+pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
+pub use node::NodeRecord;
+pub use session::SessionRecord;
+pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
 pub use task::{StepRecord, TaskRecord};
 pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
-pub use vm::{VmPhase, VmRecord, VmSpec};
-pub use volume::{VolumeRecord, VolumeRole};
+pub use vm::{Reserved, VmPhase, VmRecord, VmSpec};
+pub use volume::{VolumePhase, VolumeRecord, VolumeRole};
 
 use crate::{Error, Result};
 use sqlx::{
-    Any, AnyConnection, AnyPool, Executor, Row, SqlStr, Transaction,
+    Any, AnyConnection, AnyPool, Connection, Executor, Row, SqlStr, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{Migration, MigrationType, Migrator},
 };
@@ -78,6 +86,9 @@ impl Store {
                     Ok(())
                 })
             })
+            // SQLite ends a transaction by itself when its disk is full, which the driver doesn't notice: the connection
+            // would refuse every further transaction.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await
             .map_err(failed("open the database"))?;
@@ -140,12 +151,49 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "start", include_str!("../../migrations/0001_start.sql")),
         step(2, "client token", include_str!("../../migrations/0002_client_token.sql")),
+        step(3, "access", include_str!("../../migrations/0003_access.sql")),
+        step(4, "node", include_str!("../../migrations/0004_node.sql")),
+        step(5, "volume phase", include_str!("../../migrations/0005_volume_phase.sql")),
+        step(6, "snapshot", include_str!("../../migrations/0006_snapshot.sql")),
     ])
 }
 
 /// An error of the database, with what was being done.
 fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |error| Error::Internal(format!("could not {doing}: {error}"))
+    move |error| match unusable(&error) {
+        Some(why) => Error::Database { why, cause: format!("could not {doing}: {error}") },
+        None => Error::Internal(format!("could not {doing}: {error}")),
+    }
+}
+
+/// Why the database can't be used as it is, where that is no fault of ours: its disk is full, it is read-only, it is away.
+/// SQLite's codes: <https://sqlite.org/rescode.html>; PostgreSQL's:
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn unusable(error: &sqlx::Error) -> Option<&'static str> {
+    let sqlx::Error::Database(error) = error else {
+        let away = matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
+        return away.then_some("it does not answer");
+    };
+    let (code, message) = (error.code().unwrap_or_default().into_owned(), error.message());
+    match code.as_str() {
+        "53100" => return Some("its disk is full"),
+        "25006" => return Some("it is read-only"),
+        "57P01" | "57P02" | "57P03" | "53300" => return Some("it does not answer"),
+        _ => {}
+    }
+    // The driver for any database leaves SQLite's codes out.
+    let says = |text: &str| message.contains(text);
+    if says("database or disk is full") {
+        Some("its disk is full")
+    } else if says("attempt to write a readonly database") {
+        Some("it is read-only")
+    } else if says("disk I/O error") || says("unable to open database file") {
+        Some("its file can't be read or written")
+    } else if says("database is locked") {
+        Some("another program keeps it locked")
+    } else {
+        None
+    }
 }
 
 /// Whether a row with the same key is there already.

@@ -1,6 +1,6 @@
 //! The journal of tasks and their steps.
 
-use super::{ClientToken, Store, client_token, failed, parse_uuid};
+use super::{AuditRecord, ClientToken, Store, audit, client_token, failed, parse_uuid};
 use crate::{Error, Result};
 use api::{
     Time,
@@ -55,8 +55,13 @@ const COLUMNS: &str = "id, method, target_kind, target_id, target_name, caller, 
                        finished_at";
 
 impl Store {
-    /// Adds a task, and the client token that it was asked for under, in one.
-    pub async fn insert_task(&self, task: &TaskRecord, token: Option<&ClientToken>) -> Result<()> {
+    /// Adds a task, the client token that it was asked for under, and the call's entry in the audit, in one.
+    pub async fn insert_task(
+        &self,
+        task: &TaskRecord,
+        token: Option<&ClientToken>,
+        entry: Option<&AuditRecord>,
+    ) -> Result<()> {
         let mut transaction = self.begin().await?;
         sqlx::query(
             "insert into task (id, method, target_kind, target_id, target_name, caller, state, created_at)
@@ -75,6 +80,9 @@ impl Store {
         .map_err(failed("journal a task"))?;
         if let Some(token) = token {
             client_token::insert(&mut transaction, token, task.id).await?;
+        }
+        if let Some(entry) = entry {
+            audit::insert(&mut *transaction, entry).await?;
         }
         transaction.commit().await.map_err(failed("journal a task"))
     }
@@ -209,6 +217,21 @@ impl Store {
         .map_err(failed("read the tasks"))?;
         let tasks = rows.iter().map(read).collect::<Result<_>>()?;
         Ok((tasks, total.get::<i64, _>("n") as u64))
+    }
+}
+
+impl Store {
+    /// Forgets the tasks that ended before this moment, with their steps.
+    pub async fn forget_tasks_before(&self, moment: Time) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        for sql in [
+            "delete from client_token where task in (select id from task where finished_at < $1)",
+            "delete from task_step where task in (select id from task where finished_at < $1)",
+            "delete from task where finished_at < $1",
+        ] {
+            sqlx::query(sql).bind(moment.0).execute(&mut *transaction).await.map_err(failed("forget old tasks"))?;
+        }
+        transaction.commit().await.map_err(failed("forget old tasks"))
     }
 }
 

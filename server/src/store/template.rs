@@ -4,7 +4,7 @@ use super::{Store, failed, from_json, is_taken, name_key, parse_uuid, task::clos
 use crate::{Error, Result};
 use api::Time;
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
 use uuid::Uuid;
 
 /// A template.
@@ -115,18 +115,7 @@ impl Store {
     /// crash takes nothing back.
     pub async fn template_is_ready(&self, copy: &CopyRecord, task: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query(
-            "insert into template_copy (template, node, pool, pool_name, file, path) values ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(copy.template.to_string())
-        .bind(&copy.node)
-        .bind(copy.pool.to_string())
-        .bind(&copy.pool_name)
-        .bind(&copy.file)
-        .bind(&copy.path)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("add a template's copy"))?;
+        insert_copy(&mut transaction, copy).await?;
         sqlx::query("update template set phase = 'ready', revision = revision + 1 where id = $1")
             .bind(copy.template.to_string())
             .execute(&mut *transaction)
@@ -134,6 +123,26 @@ impl Store {
             .map_err(failed("make a template ready"))?;
         close_journal(&mut transaction, task).await?;
         transaction.commit().await.map_err(failed("make a template ready"))
+    }
+
+    /// Adds a further copy of a template that is still ready, and ends the journal of the task that made it, in one.
+    pub async fn insert_template_copy(&self, copy: &CopyRecord, task: Uuid) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        // The write comes first: it keeps Store::mark_template_deleting out, or sees what that has done.
+        let ready = sqlx::query("update template set revision = revision + 1 where id = $1 and phase = 'ready'")
+            .bind(copy.template.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("add a template's copy"))?;
+        if ready.rows_affected() == 0 {
+            return Err(Error::WrongState {
+                detail: "the template was deleted while it was copied".to_owned(),
+                hint: None,
+            });
+        }
+        insert_copy(&mut transaction, copy).await?;
+        close_journal(&mut transaction, task).await?;
+        transaction.commit().await.map_err(failed("add a template's copy"))
     }
 
     /// Marks a template as being deleted, unless a volume stands on it: returns whether it was marked.
@@ -214,6 +223,22 @@ impl Store {
         };
         rows.iter().map(read).collect()
     }
+}
+
+async fn insert_copy(transaction: &mut Transaction<'_, Any>, copy: &CopyRecord) -> Result<()> {
+    sqlx::query(
+        "insert into template_copy (template, node, pool, pool_name, file, path) values ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(copy.template.to_string())
+    .bind(&copy.node)
+    .bind(copy.pool.to_string())
+    .bind(&copy.pool_name)
+    .bind(&copy.file)
+    .bind(&copy.path)
+    .execute(&mut **transaction)
+    .await
+    .map(|_| ())
+    .map_err(failed("add a template's copy"))
 }
 
 fn read(row: &AnyRow) -> Result<TemplateRecord> {

@@ -1,11 +1,14 @@
 //! VMs that Vmyard manages.
 
-use super::{Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid, task::close_journal, to_json};
+use super::{
+    SnapshotRecord, Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid, snapshot::hide,
+    task::close_journal, to_json,
+};
 use crate::{Error, Result};
-use api::Time;
+use api::{Time, vm::Firmware};
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, any::AnyRow};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 use uuid::Uuid;
 
 /// A VM that Vmyard manages.
@@ -89,6 +92,23 @@ pub struct VmSpec {
     pub description: String,
     /// The user that cloud-init sets up.
     pub user: Option<String>,
+    /// What boots it.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// The addresses that were reserved for it.
+    #[serde(default)]
+    pub reserved: Vec<Reserved>,
+}
+
+/// An address that a network's DHCP keeps for an interface of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The network.
+    pub network: Uuid,
+    /// The interface's hardware address.
+    pub mac: String,
+    /// The address.
+    pub ip: Ipv4Addr,
 }
 
 impl Store {
@@ -116,17 +136,28 @@ impl Store {
         }
     }
 
-    /// Moves a VM to another phase.
-    pub async fn set_vm_phase(&self, vm: &mut VmRecord, phase: VmPhase) -> Result<()> {
-        let updated = sqlx::query("update vm set phase = $1, revision = revision + 1 where id = $2 and revision = $3")
-            .bind(phase.as_str())
-            .bind(vm.id.to_string())
-            .bind(vm.revision)
-            .execute(&self.pool)
-            .await
-            .map_err(failed("change a VM's phase"))?;
-        expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
-        vm.phase = phase;
+    /// Marks a VM as one that goes, with all its data volumes if they go too, and these snapshots. From here on it is not
+    /// taken back.
+    pub async fn mark_vm_deleting(
+        &self,
+        vm: &mut VmRecord,
+        with_volumes: bool,
+        with_snapshots: &[SnapshotRecord],
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let sql = "update vm set phase = 'deleting', revision = revision + 1 where id = $1 and revision = $2";
+        let marked = sqlx::query(sql).bind(vm.id.to_string()).bind(vm.revision).execute(&mut *transaction).await;
+        expect_one(marked.map_err(failed("mark a VM"))?.rows_affected(), &format!("VM {}", vm.name))?;
+        if with_volumes {
+            let sql = "update volume set phase = 'deleting', revision = revision + 1 where vm = $1 and role = 'data'";
+            let marked = sqlx::query(sql).bind(vm.id.to_string()).execute(&mut *transaction).await;
+            marked.map_err(failed("mark the volumes of a VM"))?;
+        }
+        for snapshot in with_snapshots {
+            hide(&mut transaction, snapshot).await?;
+        }
+        transaction.commit().await.map_err(failed("mark a VM"))?;
+        vm.phase = VmPhase::Deleting;
         vm.revision += 1;
         Ok(())
     }
@@ -149,13 +180,45 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a VM with its system volumes. Data volumes are kept and belong to nobody from then on.
+    /// Changes a VM's name and spec, and ends the journal of the task that does it, in one: from here on a crash takes
+    /// nothing back. `reply` is what the next start makes the task's reply of. The name may be taken.
+    pub async fn change_vm(&self, vm: &mut VmRecord, task: Uuid, reply: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let updated = sqlx::query(
+            "update vm set name = $1, name_key = $2, spec = $3, revision = revision + 1 where id = $4 and revision = $5",
+        )
+        .bind(&vm.name)
+        .bind(name_key(&vm.name))
+        .bind(to_json(&vm.spec)?)
+        .bind(vm.id.to_string())
+        .bind(vm.revision)
+        .execute(&mut *transaction)
+        .await;
+        let updated = match updated {
+            Err(error) if is_taken(&error) => return Err(Error::exists("VM", &vm.name)),
+            updated => updated.map_err(failed("change a VM"))?,
+        };
+        expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
+        close_journal(&mut transaction, task).await?;
+        sqlx::query("update task set result = $1 where id = $2")
+            .bind(reply)
+            .bind(task.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("change a VM"))?;
+        transaction.commit().await.map_err(failed("change a VM"))?;
+        vm.revision += 1;
+        Ok(())
+    }
+
+    /// Forgets a VM with its system volumes and those data volumes that were marked to go with it. The others are kept
+    /// and belong to nobody from then on.
     pub async fn forget_vm(&self, id: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
         let id = id.to_string();
         for sql in [
-            "delete from volume where vm = $1 and role = 'system'",
-            "update volume set vm = null, device = null, revision = revision + 1 where vm = $1",
+            "delete from volume where vm = $1 and (role = 'system' or phase = 'deleting')",
+            "update volume set vm = null, device = null, phase = 'ready', revision = revision + 1 where vm = $1",
             "delete from vm where id = $1",
         ] {
             sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;

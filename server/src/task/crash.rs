@@ -1,4 +1,4 @@
-//! Places where a test can kill or fail the server. Debug builds only.
+//! Places where a test can kill or fail the server, or make it deaf. Debug builds only.
 
 use crate::{Error, Result};
 
@@ -28,4 +28,9 @@ pub(super) fn at(step: &str, point: Point) -> Result<()> {
         return Err(Error::Unsupported { detail: format!("a test asked for a failure at {here}"), hint: None });
     }
     Ok(())
+}
+
+/// Whether what nodes tell by events is not heard, by `VMYARD_DEAF`: scans must find it.
+pub(crate) fn deaf() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("VMYARD_DEAF").is_some()
 }

@@ -1,22 +1,26 @@
 //! Running a task: the journal's writes, the wait for its end, the unwinding.
 
 use super::{
-    Held, Undo,
+    Held, Outline, Undo,
+    cancel::Cancels,
     crash::{self, Point},
+    secrets::Secrets,
 };
 use crate::{
     App, Error, Result,
     auth::Caller,
     problem,
-    store::{ClientToken, StepRecord, TaskRecord},
+    store::{AuditRecord, ClientToken, StepRecord, TaskRecord},
     sync::lock,
 };
 use api::{
     Time,
+    plan::Plan,
     task::{StepState, Target, TaskState},
 };
 use futures::{FutureExt, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
@@ -37,18 +41,29 @@ const UNWIND_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration
 pub struct Work<R> {
     target: Target,
     held: Vec<Held>,
+    outline: Outline,
     run: Run<R>,
 }
 
 type Run<R> = Box<dyn FnOnce(Task) -> BoxFuture<'static, Result<R>> + Send>;
 
 impl<R> Work<R> {
-    /// The rest of a call, which holds these locks until it has ended or is unwound.
-    pub fn new<F>(target: Target, held: Vec<Held>, run: impl FnOnce(Task) -> F + Send + 'static) -> Work<R>
+    /// The rest of a call, which holds these locks until it has ended or is unwound, and does what is outlined.
+    pub fn new<F>(
+        target: Target,
+        held: Vec<Held>,
+        outline: Outline,
+        run: impl FnOnce(Task) -> F + Send + 'static,
+    ) -> Work<R>
     where
         F: Future<Output = Result<R>> + Send + 'static,
     {
-        Work { target, held, run: Box::new(move |task| run(task).boxed()) }
+        Work { target, held, outline, run: Box::new(move |task| run(task).boxed()) }
+    }
+
+    /// What it would do. It isn't done.
+    pub async fn into_plan(self, method: &str) -> Result<Plan> {
+        self.outline.into_plan(method, self.target).await
     }
 }
 
@@ -64,13 +79,27 @@ pub struct Task {
 
 impl Task {
     /// Runs a step: journals `undo`, then does `action`, then journals its end. `name` says what it does.
+    /// A task that has been cancelled begins no step.
     pub async fn step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
+        self.go_on(false)?;
+        self.run_step(name, undo, action).await
+    }
+
+    /// Runs the step from which on the task can't be cancelled: the last one of a creation, the mark of a deletion, the
+    /// one call that a start stands for. Steps may follow.
+    pub async fn last_step<T>(&self, name: &str, action: impl Future<Output = Result<T>>) -> Result<T> {
+        self.go_on(true)?;
+        self.run_step(name, None, action).await
+    }
+
+    async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
         let seq = self.next_step.fetch_add(1, Ordering::SeqCst);
         let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
         let undo = undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?;
         self.app.store.insert_step(self.id, seq, name, undo).await?;
         crash::at(name, Point::Before)?;
-        let value = action.await?;
+        // What failed because it was cancelled is said to have been cancelled.
+        let value = action.await.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
         crash::at(name, Point::After)?;
         // It is done: that the journal can't say so changes nothing, since an undo treats a begun step like a done one.
         if let Err(error) = self.app.store.set_step_state(self.id, seq, StepState::Done).await {
@@ -79,8 +108,9 @@ impl Task {
         Ok(value)
     }
 
-    /// Notes how many bytes of a copy are done. May be called often: only whole percents are journalled.
-    pub fn progress(&self, done: u64, total: u64) {
+    /// Notes how many bytes of a copy are done, and says whether to go on with it. May be called often: only whole
+    /// percents are journalled.
+    pub fn progress(&self, done: u64, total: u64) -> bool {
         let percent = (done.saturating_mul(100) / total.max(1)) as i64;
         let progress = lock(&self.app.tasks.progress).insert(self.id, percent);
         if progress != Some(percent) {
@@ -94,15 +124,18 @@ impl Task {
                 &self.app.tasks.runtime,
             );
         }
+        !self.is_cancelled()
     }
 }
 
 /// The tasks at work in this process.
 pub struct Tasks {
     tracker: TaskTracker,
-    runtime: tokio::runtime::Handle,
+    pub(super) runtime: tokio::runtime::Handle,
     stopping: CancellationToken,
     progress: Mutex<HashMap<Uuid, i64>>,
+    pub(super) cancels: Arc<Cancels>,
+    pub(super) secrets: Arc<Secrets>,
 }
 
 impl Tasks {
@@ -113,6 +146,8 @@ impl Tasks {
             runtime: tokio::runtime::Handle::current(),
             stopping: CancellationToken::new(),
             progress: Mutex::default(),
+            cancels: Arc::default(),
+            secrets: Arc::default(),
         }
     }
 
@@ -124,6 +159,11 @@ impl Tasks {
         if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.tracker.len(), "tasks are left to the next start");
         }
+    }
+
+    /// How many percent of its bytes a task at work has copied, if it copies any.
+    pub fn progress_of(&self, task: Uuid) -> Option<u64> {
+        lock(&self.progress).get(&task).map(|percent| percent.unsigned_abs())
     }
 
     /// Whether the server goes down.
@@ -138,14 +178,22 @@ impl Default for Tasks {
     }
 }
 
+/// How a task ended, once it has.
+pub type Outcome<R> = watch::Receiver<Option<Result<Arc<R>>>>;
+
 /// A task that was started: its id, and its outcome when it has ended.
 pub struct Started<R> {
     /// Its id.
     pub id: Uuid,
-    outcome: watch::Receiver<Option<Result<Arc<R>>>>,
+    outcome: Outcome<R>,
 }
 
 impl<R> Started<R> {
+    /// Its outcome, for several to wait for.
+    pub fn into_outcome(self) -> Outcome<R> {
+        self.outcome
+    }
+
     /// The outcome, unless the deadline passes first. The task goes on either way.
     pub async fn wait(&mut self, deadline: Duration) -> Option<Result<Arc<R>>> {
         let ended = tokio::time::timeout(deadline, self.outcome.wait_for(Option::is_some)).await;
@@ -157,21 +205,32 @@ impl<R> Started<R> {
     }
 }
 
-/// Journals work and runs it, on a task of its own.
-pub async fn start<R>(
-    app: &App,
-    id: Uuid,
-    method: &str,
-    caller: &Caller,
-    token: Option<&ClientToken>,
-    work: Work<R>,
-) -> Result<Started<R>>
+/// The call that becomes a task.
+pub struct Call<'a> {
+    /// The task's id.
+    pub id: Uuid,
+    /// The method.
+    pub method: &'static str,
+    /// The fields of its reply that are secret.
+    pub secrets: &'static [&'static str],
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// The client token.
+    pub token: Option<&'a ClientToken>,
+    /// The entry in the audit; task and target are added here.
+    pub entry: AuditRecord,
+}
+
+/// Journals work, with the call's entry in the audit, and runs it on a task of its own.
+pub async fn start<R>(app: &App, call: Call<'_>, work: Work<R>) -> Result<Started<R>>
 where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     if app.tasks.is_stopping() {
         return Err(Error::ShuttingDown);
     }
+    let Call { id, method, secrets, caller, token, entry } = call;
+    let entry = AuditRecord { task: Some(id), target: Some(work.target.clone()), ..entry };
     let record = TaskRecord {
         id,
         method: method.to_owned(),
@@ -184,42 +243,51 @@ where
         created_at: Time::now(),
         finished_at: None,
     };
-    app.store.insert_task(&record, token).await?;
+    app.store.insert_task(&record, token, Some(&entry)).await?;
     let (sender, outcome) = watch::channel(None);
     let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)) };
-    let (app_, method, held, run) = (app.clone(), method.to_owned(), work.held, work.run);
+    let (app_, owner, held, run) = (app.clone(), caller.token, work.held, work.run);
+    let at_work = app.tasks.at_work(id);
     app.tasks.tracker.spawn(async move {
         let ran = AssertUnwindSafe(run(task)).catch_unwind().await;
         let result = ran.unwrap_or_else(|_| Err(Error::Internal(format!("{method} panicked"))));
-        let result = conclude(&app_, id, &method, result, held).await;
+        if let Err(error) = &result {
+            tracing::warn!(%error, %id, method, "task failed");
+        }
+        let without_secrets = |reply: &mut Value| app_.tasks.take_secrets(id, owner, secrets, reply);
+        let result = conclude(&app_, id, result, held, without_secrets).await;
         lock(&app_.tasks.progress).remove(&id);
         sender.send_replace(Some(result));
+        drop(at_work);
     });
     Ok(Started { id, outcome })
 }
 
-/// Journals the end of a task; unwinds one that failed.
-async fn conclude<R: Serialize>(
+/// Journals the end of a task, with its reply without secrets; unwinds one that failed.
+async fn conclude<R: Serialize + DeserializeOwned>(
     app: &App,
     id: Uuid,
-    method: &str,
     result: Result<R>,
     held: Vec<Held>,
+    without_secrets: impl FnOnce(&mut Value),
 ) -> Result<Arc<R>> {
     match result {
         Ok(reply) => {
-            let text =
-                serde_json::to_string(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
+            let mut written =
+                serde_json::to_value(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
+            without_secrets(&mut written);
             // The work is done: that the journal can't say so doesn't make it undone.
-            if let Err(error) = app.store.set_task_state(id, TaskState::Done, Some(text), None).await {
+            if let Err(error) = app.store.set_task_state(id, TaskState::Done, Some(written.to_string()), None).await {
                 tracing::error!(%error, %id, "a task's end is not journalled");
             }
             Ok(Arc::new(reply))
         }
         Err(error) => {
-            tracing::warn!(%error, %id, method, "task failed");
             unwind(app, id, &error, held).await;
-            Err(error)
+            // Unwinding may have brought it to its end instead.
+            let ended = app.store.task(id).await.ok().flatten().filter(|task| task.state == TaskState::Done);
+            let reply = ended.and_then(|task| serde_json::from_str(&task.result?).ok());
+            reply.map(Arc::new).ok_or(error)
         }
     }
 }
@@ -262,7 +330,11 @@ async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
             crash::at(&step.name, Point::Undone)?;
             app.store.set_step_state(id, step.seq, StepState::Undone).await?;
         }
-        app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await
+        match app.store.task(id).await? {
+            // What was cut off has been brought to its end instead.
+            Some(task) if task.result.is_some() => super::recover::finish(app, &task).await,
+            _ => app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await,
+        }
     };
     match unwound.await {
         Ok(()) => true,

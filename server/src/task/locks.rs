@@ -21,8 +21,11 @@ pub enum Lock {
 #[derive(Clone, Default)]
 pub struct Locks {
     holders: Arc<Mutex<HashMap<(Uuid, Lock), Holder>>>,
+    /// Whether these are a plan's own copy.
+    detached: bool,
 }
 
+#[derive(Clone)]
 struct Holder {
     task: Uuid,
     method: &'static str,
@@ -89,9 +92,21 @@ impl Locks {
 
     /// Ends the wait of the task that holds this lock, where it merely waits for a guest; returns whether there was one.
     pub fn supersede(&self, object: Uuid, part: Lock) -> bool {
-        let holders = lock(&self.holders);
-        let waiting = holders.get(&(object, part)).and_then(|holder| holder.superseded.as_ref());
-        waiting.map(CancellationToken::cancel).is_some()
+        let mut holders = lock(&self.holders);
+        let Some(waiting) = holders.get(&(object, part)).and_then(|holder| holder.superseded.clone()) else {
+            return false;
+        };
+        if self.detached {
+            holders.remove(&(object, part));
+        } else {
+            waiting.cancel();
+        }
+        true
+    }
+
+    /// A copy that is nobody else's, for a plan: what is taken in it is free for others, and nobody is superseded.
+    pub fn detached(&self) -> Locks {
+        Locks { holders: Arc::new(Mutex::new(lock(&self.holders).clone())), detached: true }
     }
 }
 
@@ -109,6 +124,22 @@ mod tests {
         drop(locks.take(vm, "web", &[Lock::Disk], second, "attach-volume").unwrap());
         drop(power);
         locks.take(vm, "web", &[Lock::Disk, Lock::Power], second, "delete-vm").unwrap();
+    }
+
+    #[test]
+    fn a_plan_disturbs_nobody() {
+        let locks = Locks::default();
+        let (vm, task) = (Uuid::now_v7(), Uuid::now_v7());
+        let token = CancellationToken::new();
+        let _held = locks.take_waiting(vm, "web", &[Lock::Power], task, "stop-vm", Some(token.clone())).unwrap();
+        let plan = locks.detached();
+        assert!(plan.take(vm, "web", &[Lock::Power], Uuid::now_v7(), "stop-vm").is_err());
+        assert!(plan.supersede(vm, Lock::Power));
+        let planned = plan.take(vm, "web", &[Lock::Power, Lock::Disk], Uuid::now_v7(), "stop-vm").unwrap();
+        assert!(!token.is_cancelled());
+        locks.take(vm, "web", &[Lock::Disk], Uuid::now_v7(), "attach-volume").unwrap();
+        drop(planned);
+        assert!(locks.take(vm, "web", &[Lock::Power], Uuid::now_v7(), "start-vm").is_err());
     }
 
     #[test]

@@ -6,13 +6,19 @@
 //! unwinds the steps in reverse, and after a crash the next start does ([`recover`]). The states are drawn at
 //! [`api::task::TaskState`].
 
+mod cancel;
 mod crash;
 mod journal;
 mod locks;
+mod outline;
 mod recover;
+mod secrets;
 mod undo;
 
-pub use journal::{Task, Tasks, Work, start};
+pub use cancel::Cancelled;
+pub(crate) use crash::deaf;
+pub use journal::{Call, Outcome, Task, Tasks, Work, start};
 pub use locks::{Held, Lock, Locks};
-pub use recover::recover;
+pub use outline::{Outline, XmlChange};
+pub use recover::{hold, recover};
 pub use undo::Undo;

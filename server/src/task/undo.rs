@@ -1,14 +1,21 @@
 //! How steps are taken back. Undo is data: it is stored before the step runs, and read again after a crash.
 
-use crate::{App, Result};
-use hypervisor::Node;
+use crate::{
+    App, Result, attachments, layers,
+    store::{Image, Move, Reserved, SnapshotPhase, SnapshotRecord},
+};
+use hypervisor::{
+    Node,
+    domain::{Labels, Sizes},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// How a step is taken back.
 ///
 /// Every undo treats "not there" as done, since after a crash nobody knows whether the step ran; and it names only
-/// what the task itself has made, by a fresh id, never by a name that a user gave.
+/// what the task itself has made, by a fresh id, never by a name that a user gave. A change of what is there is taken back
+/// by what was there before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "snake_case")]
 pub enum Undo {
@@ -28,6 +35,65 @@ pub enum Undo {
         /// Its row, if it has one.
         volume: Option<Uuid>,
     },
+    /// Forgets a volume that was being made.
+    ForgetVolume {
+        /// The volume.
+        volume: Uuid,
+    },
+    /// Brings a volume whose attaching or detaching was cut off into step with what its domain has.
+    SettleVolume {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The volume.
+        volume: Uuid,
+    },
+    /// Forgets a snapshot that was being taken; one that is ready stays.
+    ForgetSnapshot {
+        /// The snapshot.
+        snapshot: Uuid,
+    },
+    /// Deletes an overlay that was made for a volume, unless the volume is on it after all.
+    DeleteUnused {
+        /// Its node.
+        node: String,
+        /// The overlay.
+        image: Image,
+    },
+    /// Deletes the memory of a snapshot that was being taken, unless that is ready.
+    DeleteMemory {
+        /// Its node.
+        node: String,
+        /// The snapshot.
+        snapshot: Uuid,
+        /// Its pool.
+        pool: Uuid,
+        /// libvirt's name for it, which has the snapshot's id in it.
+        file: String,
+    },
+    /// Brings a snapshot whose taking was cut off to its end, if the guest writes to the new images already, else back.
+    SettleSnapshot {
+        /// Its node.
+        node: String,
+        /// The snapshot.
+        snapshot: Uuid,
+        /// Where its volumes go on.
+        moves: Vec<Move>,
+        /// The task, whose journal ends when the snapshot is ready; `None` when it has more to do.
+        task: Option<Uuid>,
+    },
+    /// Puts the disks of a VM that was being reverted back on the images that they were on.
+    SwitchBack {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// Where its volumes were to go.
+        moves: Vec<Move>,
+        /// Whether the VM may have been let run.
+        cut_power: bool,
+    },
     /// Deletes the files that belong to a VM in the pool of the seeds.
     DeleteSeedFiles {
         /// Its node.
@@ -42,10 +108,49 @@ pub enum Undo {
         /// The VM.
         vm: Uuid,
     },
+    /// Gives an address back that was reserved for a VM's interface.
+    ReleaseAddress {
+        /// Its node.
+        node: String,
+        /// Network, interface and address.
+        reserved: Reserved,
+    },
     /// Forgets a template that was being made.
     ForgetTemplate {
         /// The template.
         template: Uuid,
+    },
+    /// Forgets a token that was made.
+    ForgetToken {
+        /// The token.
+        token: Uuid,
+    },
+    /// Gives a domain's definition the sizes again that it had.
+    RestoreSizes {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The sizes.
+        sizes: Sizes,
+    },
+    /// Gives a domain the title and the metadata again that it had.
+    RestoreLabels {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// Title and metadata.
+        labels: Labels,
+    },
+    /// Unplugs a memory module. A guest that doesn't let go of it keeps it until it is off.
+    UnplugMemory {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The module, which has the task's id in its alias.
+        alias: String,
     },
     /// Takes a passing pool away; its files stay.
     DropLookupPool {
@@ -60,18 +165,46 @@ impl Undo {
     /// Takes the step back. May be called again after it was cut off, or after it was done.
     pub async fn run(&self, app: &App) -> Result<()> {
         match self {
-            Undo::ForgetVm { vm } => {
-                app.store.forget_vm(*vm).await?;
-                app.index.drop_record(*vm);
-            }
+            Undo::ForgetVm { vm } => attachments::forget_vm(app, *vm).await?,
             Undo::DeleteVolume { node, pool, file, volume } => {
                 settled(app, node, None)?.delete_volume(*pool, file).await?;
                 if let Some(volume) = volume {
-                    app.store.forget_volume(*volume).await?;
+                    attachments::forget(app, *volume).await?;
                 }
             }
+            Undo::ForgetVolume { volume } => attachments::forget(app, *volume).await?,
+            Undo::SettleVolume { node, vm, volume } => {
+                let node = settled(app, node, Some(*vm))?;
+                attachments::settle(app, &node, *vm, *volume).await?;
+                crate::observe::refresh(app, &node, *vm).await?;
+            }
+            Undo::ForgetSnapshot { snapshot } => app.store.forget_unfinished_snapshot(*snapshot).await?,
+            Undo::DeleteUnused { node, image } => {
+                layers::delete_unused(app, &settled(app, node, None)?, image).await?;
+            }
+            Undo::DeleteMemory { node, snapshot, pool, file } => {
+                let ready = |one: &SnapshotRecord| one.phase != SnapshotPhase::Creating;
+                if !app.store.snapshot(*snapshot).await?.as_ref().is_some_and(ready) {
+                    settled(app, node, None)?.delete_volume(*pool, file).await?;
+                }
+            }
+            Undo::SettleSnapshot { node, snapshot, moves, task } => {
+                let Some(record) = app.store.snapshot(*snapshot).await? else { return Ok(()) };
+                let node = settled(app, node, Some(record.vm))?;
+                layers::settle_snapshot(app, &node, &record, moves, *task).await?;
+                crate::observe::refresh(app, &node, record.vm).await?;
+            }
+            Undo::SwitchBack { node, vm, moves, cut_power } => {
+                let node = settled(app, node, Some(*vm))?;
+                if *cut_power {
+                    node.cut_power(*vm).await?;
+                }
+                layers::switch_back(&node, *vm, moves).await?;
+                layers::nothing_runs_on(&node, *vm, moves).await?;
+                crate::observe::refresh(app, &node, *vm).await?;
+            }
             Undo::DeleteSeedFiles { node, vm } => {
-                crate::seeds::delete_files(settled(app, node, None)?, *vm).await?;
+                crate::seeds::delete_files(&settled(app, node, None)?, *vm).await?;
             }
             Undo::UndefineDomain { node, vm } => {
                 // Cutting the power first ends a start that hangs; what comes up in between goes with the second cut.
@@ -79,9 +212,29 @@ impl Undo {
                 let node = settled(app, node, Some(*vm))?;
                 node.cut_power(*vm).await?;
                 node.undefine(*vm).await?;
-                crate::observe::refresh(app, node, *vm).await?;
+                crate::observe::refresh(app, &node, *vm).await?;
+            }
+            Undo::ReleaseAddress { node, reserved } => {
+                let node = settled(app, node, None)?;
+                node.release_address(reserved.network, &reserved.mac, reserved.ip).await?;
+            }
+            Undo::RestoreSizes { node, vm, sizes } => {
+                let node = settled(app, node, Some(*vm))?;
+                node.resize(*vm, *sizes).await?;
+                crate::observe::refresh_after(app, &node, *vm).await;
+            }
+            Undo::RestoreLabels { node, vm, labels } => {
+                settled(app, node, Some(*vm))?.relabel(*vm, labels.clone()).await?;
+            }
+            Undo::UnplugMemory { node, vm, alias } => {
+                let node = settled(app, node, Some(*vm))?;
+                if !node.unplug_memory(*vm, alias).await? {
+                    tracing::warn!(%vm, alias, "the guest keeps a memory module until it is off");
+                }
+                crate::observe::refresh_after(app, &node, *vm).await;
             }
             Undo::ForgetTemplate { template } => app.store.forget_template(*template).await?,
+            Undo::ForgetToken { token } => app.store.forget_token(*token).await?,
             Undo::DropLookupPool { node, pool } => settled(app, node, None)?.drop_lookup_pool(pool).await?,
         }
         Ok(())
@@ -89,7 +242,7 @@ impl Undo {
 }
 
 /// The node, once no call of an earlier step can still take effect on it.
-fn settled<'a>(app: &'a App, node: &str, domain: Option<Uuid>) -> Result<&'a Node> {
+fn settled(app: &App, node: &str, domain: Option<Uuid>) -> Result<Node> {
     let node = app.node(node)?;
     node.settle(domain, "take something back")?;
     Ok(node)

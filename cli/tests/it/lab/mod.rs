@@ -8,8 +8,9 @@
 //! assert_eq!(vm.run("nproc"), "1");
 //! ```
 
+pub mod fleet;
 mod node;
-mod server;
+pub mod server;
 mod vm;
 
 pub use node::NodeProcess;
@@ -19,6 +20,7 @@ pub use vm::TestVm;
 use serde_json::{Value, json};
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -62,7 +64,9 @@ impl Lab {
 
     /// A lab of its own with more lines in the node's part of the configuration.
     pub fn with_settings(settings: &str) -> Lab {
-        Lab::over(settings, NodeProcess::start)
+        // The same tests on a node that is remote: VMYARD_TEST_REMOTE=1 cargo test -p cli --test it life
+        let remote = std::env::var_os("VMYARD_TEST_REMOTE").is_some();
+        Lab::over(settings, if remote { NodeProcess::start_remote } else { NodeProcess::start })
     }
 
     fn over(settings: &str, start: fn(&Path) -> NodeProcess) -> Lab {
@@ -104,9 +108,7 @@ impl Lab {
     /// The same, with more fields in the request.
     pub fn create_with(&self, name: &str, more: Value) -> TestVm<'_> {
         let name = self.name(name);
-        let mut body = json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 128});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        TestVm::new(self, self.ok("create-vm", body))
+        TestVm::new(self, self.ok("create-vm", request(&name, more)))
     }
 
     /// A name that no other test has.
@@ -129,6 +131,13 @@ impl Lab {
     }
 }
 
+/// A request for a VM of the tiny template with 1 CPU and 128 MiB, with more fields.
+pub fn request(name: &str, more: Value) -> Value {
+    let mut request = json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 128});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+}
+
 /// Waits for a condition. Panics after the deadline, with what was waited for.
 #[track_caller]
 pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> Option<T>) -> T {
@@ -148,6 +157,12 @@ pub fn tiny() -> PathBuf {
     let path = cache.join("tiny.qcow2");
     assert!(path.exists(), "{} is missing: make template", path.display());
     path
+}
+
+/// Makes a raw image of so many bytes, none of them zero: holes would be copied in no time.
+pub fn large_image(path: &Path, bytes: u64) {
+    let mut file = fs::File::create(path).unwrap();
+    std::io::copy(&mut std::io::repeat(b'x').take(bytes), &mut file).unwrap();
 }
 
 /// The project's root.

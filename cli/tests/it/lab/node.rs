@@ -1,5 +1,6 @@
 //! A private libvirtd with namespaces of its own, which lives as long as this process does.
 
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader, Lines, Write},
@@ -67,6 +68,21 @@ impl NodeProcess {
              seed_pool_path = \"{pools}/seeds\"\n{more}\n",
             self.uri()
         )
+    }
+
+    /// What add-node needs to know of it.
+    pub fn add_request(&self, name: &str) -> Value {
+        let pools = self.dir.join("pools").display().to_string();
+        json!({"name": name, "uri": self.uri(), "virt_type": "qemu", "default_pool_path": format!("{pools}/default"),
+               "seed_pool_path": format!("{pools}/seeds")})
+    }
+
+    /// Drops every packet to and from the node, which was started by `start_remote`, or lets them through again.
+    pub fn cut_off(&self, off: bool) {
+        for chain in ["INPUT", "OUTPUT"] {
+            let (done, text) = self.inside(&[], &["iptables", if off { "-I" } else { "-D" }, chain, "-j", "DROP"]);
+            assert!(done, "{text}");
+        }
     }
 
     /// `kill-libvirtd`, `start-libvirtd`, `pause-libvirtd`, `resume-libvirtd`, `namespace-pid`, …

@@ -32,8 +32,15 @@ pub struct Answer {
 impl Server {
     /// Starts one, on a port that the system chooses, with more environment.
     pub fn start(dir: &Path, env: &[(&str, &str)]) -> Server {
+        Server::start_within(dir, &[], env)
+    }
+
+    /// The same, through a program that becomes it: with other mounts, another clock.
+    pub fn start_within(dir: &Path, through: &[&str], env: &[(&str, &str)]) -> Server {
         let log = fs::File::options().create(true).append(true).open(dir.join("server.log")).unwrap();
-        let mut child = Command::new(VMYARD)
+        let line = [through, &[VMYARD]].concat();
+        let mut child = Command::new(line[0])
+            .args(&line[1..])
             .args(["serve", "--listen", "127.0.0.1:0", "--stop-at-eof"])
             .arg("--config")
             .arg(dir.join("vmyard.toml"))
@@ -98,12 +105,28 @@ impl Server {
         self.child.wait().unwrap().success()
     }
 
+    /// Its process id.
+    #[allow(dead_code)]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its resident memory, in MiB.
     #[allow(dead_code)]
     pub fn memory_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
+    /// The CPU time that it has used.
+    #[allow(dead_code)]
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name in brackets may have spaces; user and system time are the fields 14 and 15, in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// What it has logged.
@@ -113,15 +136,22 @@ impl Server {
 
     /// Runs the CLI against it. Returns the exit code, and what it prints on both channels.
     pub fn cli(&self, args: &[&str]) -> (i32, String) {
-        let output = Command::new(VMYARD)
-            .args(args)
-            .env("VMYARD_URL", &self.url)
-            .env("VMYARD_DATA_DIR", self.dir.join("data"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+        let (code, out, err) = self.cli_apart(args);
+        (code, out + &err)
+    }
+
+    /// The same, the two channels apart.
+    pub fn cli_apart(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.command(VMYARD).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// A program, with the environment in which the CLI finds this server.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("VMYARD_URL", &self.url).env("VMYARD_DATA_DIR", self.dir.join("data")).stdin(Stdio::null());
+        command
     }
 }
 

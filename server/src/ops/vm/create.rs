@@ -1,59 +1,115 @@
 //! Creating a VM from a template.
 
-use super::is_up;
+use super::{
+    nics::Nics,
+    place::{Place, place},
+};
 use crate::{
     App, Context, Error, Result,
-    admission::{self, Reservation},
-    index::Claim,
+    admission::Reservation,
+    attachments,
+    claims::Claim,
     observe,
-    ops::{find, template},
+    ops::{copies, template},
     seed::{Seed, hash_password},
     seeds,
-    store::{CopyRecord, TemplatePhase, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumeRecord, VolumeRole},
-    task::{Lock, Task, Undo, Work},
+    store::{
+        CopyRecord, FrozenDisk, TemplatePhase, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord,
+        VolumeRole,
+    },
+    task::{Held, Lock, Outline, Task, Undo, Work, XmlChange},
 };
 use api::{
     Rpc, Time,
     task::Target,
-    vm::{CreateVm, Vm},
+    vm::{CreateVm, Firmware, Vm},
 };
 use hypervisor::{
-    Node, VirtType,
-    domain::{DomainSpec, Metadata, NicSpec, SystemDisk, TemplateRef},
-    storage::{Backing, PoolView},
+    Node,
+    domain::{DomainSpec, Metadata, SystemDisk, TemplateRef},
+    storage::{Backing, Layer, PoolView},
 };
 use uuid::Uuid;
 
 /// A VM to make, with everything checked and looked up.
-struct Plan {
+struct Draft {
     record: VmRecord,
     node: Node,
     pool: PoolView,
     seeds: PoolView,
     template: TemplateRecord,
-    copy: CopyRecord,
-    nics: Vec<NicSpec>,
-    seed: Option<Seed>,
-    virt_type: VirtType,
+    image: copies::Image,
+    context: Context,
+    /// The seed's ISO image.
+    seed: Option<Vec<u8>>,
+    /// The system disk's id.
+    disk: Uuid,
+    /// The domain, but for what is known only when it is made: where its disk is, and QEMU's VNC password.
+    domain: DomainSpec,
     start: bool,
-    _reservation: Reservation,
+    /// The snapshot's image that its disk is to stand on, instead of the template's.
+    over: Option<Over>,
+    reservation: Reservation,
     _claims: Vec<Claim>,
+}
+
+/// A snapshot's image as the ground of a new system disk.
+pub(in crate::ops) struct Over {
+    /// The image.
+    pub disk: FrozenDisk,
+    /// Whether what is needed of it is copied.
+    pub independent: bool,
+    /// The lock that keeps it as it is until the disk is there.
+    pub _held: Vec<Held>,
 }
 
 /// `create-vm`
 pub async fn create(context: Context, request: CreateVm) -> Result<Work<Vm>> {
+    create_over(context, CreateVm::NAME, request, None).await
+}
+
+/// Creates a VM whose disk stands on its template, or on another image.
+pub(in crate::ops) async fn create_over(
+    context: Context,
+    method: &'static str,
+    request: CreateVm,
+    over: Option<Over>,
+) -> Result<Work<Vm>> {
     let app = &context.app;
-    let plan = check(app, request).await?;
-    let record = &plan.record;
+    let draft = check(&context, request, over).await?;
+    let record = &draft.record;
     let target = Target { kind: "vm".to_owned(), id: record.id, name: record.name.clone() };
-    let held = app.locks.take(record.id, &record.name, &[Lock::Power, Lock::Disk], context.task, CreateVm::NAME)?;
-    Ok(Work::new(target, held, move |task| make(task, plan)))
+    let held = app.locks.take(record.id, &record.name, &[Lock::Power, Lock::Disk], context.task, method)?;
+    let outline = outline(&draft);
+    Ok(Work::new(target, held, outline, move |task| make(task, draft)))
+}
+
+/// What [`make`] will do.
+fn outline(draft: &Draft) -> Outline {
+    let spec = &draft.record.spec;
+    let mut steps = vec!["record-vm"];
+    steps.extend(matches!(draft.image, copies::Image::Elsewhere(_)).then_some("await-template"));
+    steps.extend(["make-system-disk", "write-seed"]);
+    steps.extend(draft.over.as_ref().is_some_and(|over| over.independent).then_some("make-independent"));
+    steps.extend(spec.reserved.iter().map(|_| "reserve-address"));
+    steps.extend((spec.firmware == Firmware::Uefi).then_some("keep-nvram"));
+    steps.push("define-domain");
+    steps.extend(draft.start.then_some("start-domain"));
+    steps.push("make-ready");
+    let (domain, seed_bytes) = (draft.domain.clone(), draft.seed.as_ref().map_or(0, |iso| iso.len() as u64));
+    Outline::of(&steps)
+        .on(&draft.node)
+        .admitted(&draft.reservation)
+        .allocates(draft.image.to_copy(), draft.image.to_copy())
+        .allocates(seed_bytes, seed_bytes + spec.disk_bytes)
+        .changing_xml(async move { Ok(XmlChange { before: String::new(), after: xml(&domain)? }) })
 }
 
 /// Checks everything that can be checked, and changes nothing but a reservation in memory.
-async fn check(app: &App, request: CreateVm) -> Result<Plan> {
+async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Result<Draft> {
+    let app = &context.app;
     // Of several calls with one name the first goes on; the others are told at once, before they keep room.
-    let mut claims = vec![app.index.claim_name(&request.name)?];
+    let name = app.claims.name(&app.index, &request.name)?;
     let max_vcpus = request.max_vcpus.unwrap_or(request.vcpus);
     if max_vcpus < request.vcpus {
         return Err(Error::field("max_vcpus", format!("must be at least vcpus ({})", request.vcpus)));
@@ -69,22 +125,12 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
             hint: Some("describe-template says what is being done with it".to_owned()),
         });
     }
-    let disk_bytes = disk_bytes(&request, &template)?;
+    let disk_bytes = disk_bytes(&request, &template, over.as_ref())?;
     let id = Uuid::new_v4();
-    let (node, copy, reservation) = place(app, id, &request, &template).await?;
-    let facts = node.known_facts("make a VM")?;
-    if facts.arch != "x86_64" {
-        return Err(Error::Unsupported {
-            detail: format!("node {} is of the architecture {}; only x86_64 is supported", node.name(), facts.arch),
-            hint: None,
-        });
-    }
-    let (pool, seeds, nics) = tokio::join!(
-        find::pool_on(&node, request.pool.as_deref()),
-        seeds::pool(&node),
-        nics(app, &node, &request, &mut claims),
-    );
-    let (pool, seeds, nics) = (pool?, seeds?, nics?);
+    let place = place(app, id, &request, &template).await?;
+    let Place { node, facts, pool, seeds, nics, image, reservation } = place;
+    let Nics { specs, reserved, mut claims } = nics;
+    claims.push(name);
     let seed = seed(id, &request, &template)?;
     let record = VmRecord {
         id,
@@ -105,49 +151,81 @@ async fn check(app: &App, request: CreateVm) -> Result<Plan> {
             tags: request.tags,
             description: request.description,
             user: seed.as_ref().and_then(|seed| seed.user.clone()),
+            firmware: request.firmware,
+            reserved,
         },
         created_at: Time::now(),
         revision: 1,
     };
-    let (virt_type, start) = (facts.virt_type, request.start);
-    Ok(Plan {
+    let disk = Uuid::now_v7();
+    let domain = DomainSpec {
+        id: record.id,
+        name: record.domain.clone(),
+        virt_type: facts.virt_type,
+        vcpus: request.vcpus,
+        max_vcpus,
+        memory_mib: request.memory_mib,
+        max_memory_mib,
+        system_disk: SystemDisk {
+            path: pool.path_of(&system_file(disk)),
+            format: "qcow2".to_owned(),
+            serial: attachments::serial(disk),
+        },
+        nvram: (request.firmware == Firmware::Uefi).then(|| pool.path_of(&nvram_file(id))),
+        seed: seed.as_ref().and_then(|_| Some(format!("{}/{}", seeds.path.as_deref()?, seeds::seed_file(id)))),
+        nics: specs,
+        serial_log: seeds::serial_log(&seeds, id),
+        vnc_password: String::new(),
+        metadata: metadata(&record, Some(disk)),
+    };
+    Ok(Draft {
         record,
         node,
         pool,
         seeds,
         template,
-        copy,
-        nics,
-        seed,
-        virt_type,
-        start,
-        _reservation: reservation,
+        image,
+        context: context.clone(),
+        seed: seed.as_ref().map(Seed::to_iso).transpose()?,
+        disk,
+        domain,
+        start: request.start,
+        over,
+        reservation,
         _claims: claims,
     })
 }
 
 /// Makes it, step by step; each step's undo is journalled before it begins.
-async fn make(task: Task, plan: Plan) -> Result<Vm> {
+async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let app = &task.app;
-    let (vm, node) = (plan.record.id, &plan.node);
+    let (vm, node) = (draft.record.id, &draft.node);
     let on = || node.name().to_owned();
 
     task.step("record-vm", Some(Undo::ForgetVm { vm }), async {
-        app.store.insert_vm(&plan.record).await?;
-        app.index.put_record(plan.record.clone());
+        app.store.insert_vm(&draft.record).await?;
+        app.index.put_record(draft.record.clone());
         Ok(())
     })
     .await?;
 
-    let disk_id = Uuid::now_v7();
-    let file = format!("{disk_id}.qcow2");
-    let delete = Undo::DeleteVolume { node: on(), pool: plan.pool.uuid, file: file.clone(), volume: Some(disk_id) };
-    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &plan, disk_id, file));
+    let copy = match &draft.image {
+        copies::Image::Here(copy) => copy.clone(),
+        // What is copied is the template's, and stays when this VM comes to nothing.
+        copies::Image::Elsewhere(original) => {
+            let copied = copies::ensure(&task, &draft.context, &draft.template, original, (node, &draft.pool));
+            task.step("await-template", None, copied).await?
+        }
+    };
+
+    let file = system_file(draft.disk);
+    let delete = Undo::DeleteVolume { node: on(), pool: draft.pool.uuid, file, volume: Some(draft.disk) };
+    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &draft, &copy));
     // Without a seed there is still the serial line's log, which a start makes.
     let delete = Undo::DeleteSeedFiles { node: on(), vm };
     let write_seed = task.step("write-seed", Some(delete), async {
-        if let Some(seed) = &plan.seed {
-            node.create_from_bytes(plan.seeds.uuid, &seeds::seed_file(vm), seed.to_iso()?).await?;
+        if let Some(iso) = draft.seed.clone() {
+            node.create_from_bytes(draft.seeds.uuid, &seeds::seed_file(vm), iso).await?;
         }
         Ok(())
     });
@@ -155,22 +233,38 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
     let (disk, seed) = tokio::join!(make_disk, write_seed);
     let disk = disk?;
     seed?;
+    if let Some(over) = draft.over.as_ref().filter(|over| over.independent) {
+        task.step("make-independent", None, make_independent(app, &draft, over, &copy)).await?;
+    }
 
-    let xml = domain_spec(&plan, &disk)?.to_xml().map_err(|character| {
-        Error::field("description", format!("has the character {character:?}, which XML can't hold"))
-    })?;
+    for reserved in &draft.record.spec.reserved {
+        let release = Undo::ReleaseAddress { node: on(), reserved: reserved.clone() };
+        task.step("reserve-address", Some(release), async {
+            Ok(node.reserve_address(reserved.network, &reserved.mac, reserved.ip).await?)
+        })
+        .await?;
+    }
+    if draft.record.spec.firmware == Firmware::Uefi {
+        // libvirt makes the file at the start; it goes after the domain.
+        let delete = Undo::DeleteVolume { node: on(), pool: draft.pool.uuid, file: nvram_file(vm), volume: None };
+        task.step("keep-nvram", Some(delete), async { Ok(()) }).await?;
+    }
+    let mut domain = draft.domain.clone();
+    domain.system_disk.path = disk.path;
+    domain.vnc_password = crate::seed::random_text(8)?;
+    let xml = xml(&domain)?;
     task.step("define-domain", Some(Undo::UndefineDomain { node: on(), vm }), async {
-        Ok(node.define(&plan.record.domain, xml).await?)
+        Ok(node.define(&draft.record.domain, xml).await?)
     })
     .await?;
 
-    if plan.start {
+    if draft.start {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }
 
     observe::refresh(app, node, vm).await?;
-    task.step("make-ready", None, async {
-        let mut record = plan.record.clone();
+    task.last_step("make-ready", async {
+        let mut record = draft.record.clone();
         app.store.vm_is_ready(&mut record, task.id).await?;
         app.index.put_record(record);
         Ok(())
@@ -179,161 +273,92 @@ async fn make(task: Task, plan: Plan) -> Result<Vm> {
     app.index.to_wire(vm)
 }
 
-async fn make_disk(app: &App, plan: &Plan, id: Uuid, file: String) -> Result<VolumeRecord> {
-    let backing = Backing { path: plan.copy.path.clone(), format: plan.template.spec.format.clone() };
-    let made = plan.node.create_overlay(plan.pool.uuid, &file, plan.record.spec.disk_bytes, &backing).await?;
+/// libvirt's name for a VM's NVRAM in the VM's pool.
+pub(super) fn nvram_file(vm: Uuid) -> String {
+    format!("{vm}.nvram.fd")
+}
+
+/// libvirt's name for a system disk.
+fn system_file(disk: Uuid) -> String {
+    format!("{disk}.qcow2")
+}
+
+async fn make_disk(app: &App, draft: &Draft, copy: &CopyRecord) -> Result<VolumeRecord> {
+    let file = system_file(draft.disk);
+    let backing = match &draft.over {
+        Some(over) => Backing::qcow2(&over.disk.image.path),
+        None => Backing { path: copy.path.clone(), format: draft.template.spec.format.clone() },
+    };
+    let made = draft.node.create_overlay(draft.pool.uuid, &file, draft.record.spec.disk_bytes, &backing).await?;
     let record = VolumeRecord {
-        id,
-        name: format!("system-{}", plan.record.id),
-        node: plan.node.name().to_owned(),
-        pool: plan.pool.uuid,
-        pool_name: plan.pool.name.clone(),
+        id: draft.disk,
+        name: format!("system-{}", draft.record.id),
+        node: draft.node.name().to_owned(),
+        pool: draft.pool.uuid,
+        pool_name: draft.pool.name.clone(),
         file,
         path: made.path,
         format: "qcow2".to_owned(),
-        size_bytes: plan.record.spec.disk_bytes,
+        size_bytes: draft.record.spec.disk_bytes,
         role: VolumeRole::System,
-        vm: Some(plan.record.id),
+        phase: VolumePhase::Ready,
+        vm: Some(draft.record.id),
         device: Some("vda".to_owned()),
-        template: Some(plan.template.id),
+        template: Some(draft.template.id),
+        base: draft.over.as_ref().map(|over| over.disk.image.path.clone()),
         created_at: Time::now(),
     };
     app.store.insert_volume(&record).await?;
+    app.index.put_volume(record.clone());
     Ok(record)
 }
 
-fn domain_spec(plan: &Plan, disk: &VolumeRecord) -> Result<DomainSpec> {
-    let (record, spec) = (&plan.record, &plan.record.spec);
-    Ok(DomainSpec {
-        id: record.id,
-        name: record.domain.clone(),
-        virt_type: plan.virt_type,
-        vcpus: spec.vcpus,
-        max_vcpus: spec.max_vcpus,
-        memory_mib: spec.memory_mib,
-        max_memory_mib: spec.max_memory_mib,
-        system_disk: SystemDisk {
-            path: disk.path.clone(),
-            format: disk.format.clone(),
-            serial: disk.id.simple().to_string()[12..].to_owned(),
-        },
-        seed: plan
-            .seed
-            .as_ref()
-            .and_then(|_| Some(format!("{}/{}", plan.seeds.path.as_deref()?, seeds::seed_file(record.id)))),
-        nics: plan.nics.clone(),
-        serial_log: seeds::serial_log(&plan.seeds, record.id),
-        vnc_password: crate::seed::random_text(8)?,
-        metadata: Metadata {
-            name: record.name.clone(),
-            created_at: record.created_at.0,
-            template: Some(TemplateRef { id: plan.template.id, name: plan.template.name.clone() }),
-            system_volume: Some(disk.id),
-            user: spec.user.clone(),
-            description: spec.description.clone(),
-            tags: spec.tags.clone(),
-        },
-    })
+/// Copies what the disk needs of the snapshot's images into it; it stands on the template then.
+async fn make_independent(app: &App, draft: &Draft, over: &Over, copy: &CopyRecord) -> Result<()> {
+    let backing = Backing { path: copy.path.clone(), format: draft.template.spec.format.clone() };
+    // One of a blank volume, or of one that was merged with all below it, has no template below.
+    let chain = draft.node.backing_chain(&over.disk.image.path).await?;
+    let below = chain.iter().any(|layer| matches!(layer, Layer::Volume(view) if view.path == copy.path));
+    let path = draft.pool.path_of(&system_file(draft.disk));
+    draft.node.rebase(&path, below.then_some(&backing)).await?;
+    app.store.set_volume_base(draft.disk, None).await?;
+    attachments::sync(app, draft.disk).await
 }
 
-fn disk_bytes(request: &CreateVm, template: &TemplateRecord) -> Result<u64> {
-    let needed = template.spec.virtual_bytes;
+/// What the domain's metadata says of the VM.
+pub(super) fn metadata(record: &VmRecord, disk: Option<Uuid>) -> Metadata {
+    let spec = &record.spec;
+    Metadata {
+        name: record.name.clone(),
+        created_at: record.created_at.0,
+        template: Some(TemplateRef { id: spec.template, name: spec.template_name.clone() }),
+        system_volume: disk,
+        user: spec.user.clone(),
+        description: spec.description.clone(),
+        tags: spec.tags.clone(),
+    }
+}
+
+/// A domain's XML.
+fn xml(domain: &DomainSpec) -> Result<String> {
+    let refused =
+        |character| Error::field("description", format!("has the character {character:?}, which XML can't hold"));
+    domain.to_xml().map_err(refused)
+}
+
+fn disk_bytes(request: &CreateVm, template: &TemplateRecord, over: Option<&Over>) -> Result<u64> {
+    let (needed, whose) = match over {
+        Some(over) => (over.disk.size_bytes, "the snapshot".to_owned()),
+        None => (template.spec.virtual_bytes, format!("template {}", template.name)),
+    };
     match request.disk_gib {
         None => Ok(needed),
         Some(gib) if gib << 30 >= needed => Ok(gib << 30),
         Some(gib) => Err(Error::field(
             "disk_gib",
-            format!("must be at least {}, the size of template {}, is {gib}", needed.div_ceil(1 << 30), template.name),
+            format!("must be at least {}, the size of {whose}, is {gib}", needed.div_ceil(1 << 30)),
         )),
     }
-}
-
-/// The node for a VM, with room kept for it: the named one, or of those that have the template the one with the most
-/// free memory.
-async fn place(
-    app: &App,
-    vm: Uuid,
-    request: &CreateVm,
-    template: &TemplateRecord,
-) -> Result<(Node, CopyRecord, Reservation)> {
-    let mut copies = app.store.template_copies(Some(template.id)).await?;
-    if let Some(reference) = &request.node {
-        let node = app.node(reference)?.clone();
-        let copy = copies.into_iter().find(|copy| copy.node == node.name()).ok_or_else(|| Error::Unsupported {
-            detail: format!("template {} is not on node {}", template.name, node.name()),
-            hint: Some("describe-template shows the nodes that have it".to_owned()),
-        })?;
-        let reservation = admission::reserve(app, &node, vm, request.vcpus, request.memory_mib)?;
-        return Ok((node, copy, reservation));
-    }
-    // Nodes that are up first: one that has just been lost has a moment to come back.
-    let free = |copy: &CopyRecord| {
-        app.node(&copy.node).and_then(|node| admission::room(app, node)).map_or(0, |room| room.free_memory_mib)
-    };
-    let up = |copy: &CopyRecord| app.node(&copy.node).is_ok_and(is_up);
-    copies.sort_by_cached_key(|copy| std::cmp::Reverse((up(copy), free(copy))));
-    let mut why =
-        Error::WrongState { detail: format!("template {} has no copy on any node", template.name), hint: None };
-    for copy in copies {
-        let Ok(node) = app.node(&copy.node) else { continue };
-        if let Err(error) = node.wait_until_up("make a VM").await {
-            why = error.into();
-            continue;
-        }
-        match admission::reserve(app, node, vm, request.vcpus, request.memory_mib) {
-            Ok(reservation) => return Ok((node.clone(), copy, reservation)),
-            Err(error) => why = error,
-        }
-    }
-    Err(why)
-}
-
-async fn nics(app: &App, node: &Node, request: &CreateVm, claims: &mut Vec<Claim>) -> Result<Vec<NicSpec>> {
-    let Some(wanted) = &request.networks else {
-        let network = find::network_on(node, "default").await?;
-        return Ok(vec![NicSpec { network: network.name, mac: random_mac()? }]);
-    };
-    let mut nics: Vec<NicSpec> = Vec::new();
-    for (position, nic) in wanted.iter().enumerate() {
-        let network = find::network_on(node, &nic.network).await?;
-        let mac = match &nic.mac {
-            None => random_mac()?,
-            Some(mac) => {
-                let mac = mac.to_lowercase();
-                let field = format!("networks[{position}].mac");
-                let in_use = |by: &str| Error::field(field, format!("{mac} is in use by {by}"));
-                // Of two calls with one address only the first goes on.
-                if nics.iter().any(|other| other.mac == mac) {
-                    return Err(in_use("another interface of this request"));
-                }
-                let Some(claim) = app.index.claim(&mac) else { return Err(in_use("a VM that is being made")) };
-                if let Some(user) = mac_user(app, &mac) {
-                    return Err(in_use(&user));
-                }
-                claims.push(claim);
-                mac
-            }
-        };
-        nics.push(NicSpec { network: network.name, mac });
-    }
-    Ok(nics)
-}
-
-/// The VM that has this hardware address.
-fn mac_user(app: &App, mac: &str) -> Option<String> {
-    let mut user = None;
-    app.index.each(|_, entry, _| {
-        if entry.seen.iter().flat_map(|seen| &seen.view.nics).any(|nic| nic.mac.eq_ignore_ascii_case(mac)) {
-            user = Some(format!("VM {}", entry.name()));
-        }
-    });
-    user
-}
-
-/// A hardware address of QEMU's range.
-fn random_mac() -> Result<String> {
-    let [a, b, c] = crate::seed::random_bytes::<3>()?;
-    Ok(format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"))
 }
 
 /// The seed, with the password hashed; from here on nobody has it in the clear.

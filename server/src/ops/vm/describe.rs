@@ -1,6 +1,6 @@
 //! Describing one VM.
 
-use crate::{Context, Error, Result, observe, size::gib};
+use crate::{Context, Error, Result, observe};
 use api::{
     Access, Rpc,
     vm::{AddressSource, DescribeVm, DescribeVmXml, NicAddress, Vm, VmXml},
@@ -18,10 +18,10 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
     let mut addresses = Vec::new();
     // A node that was taken out of the configuration tells nothing any more; the VM is still shown.
     if let Ok(node) = app.node(&entry.node)
-        && super::is_up(node)
+        && super::is_up(&node)
     {
         // What can't be had quickly is answered as it was last seen, with `observed_at` saying when.
-        let _ = tokio::time::timeout(FRESH, observe::refresh(app, node, id)).await;
+        let _ = tokio::time::timeout(FRESH, observe::refresh(app, &node, id)).await;
         if app.index.get(id).and_then(|entry| entry.power()) == Some(Power::Running) {
             let ask = |source| tokio::time::timeout(FRESH, node.addresses(id, source));
             let (lease, arp) = tokio::join!(ask(domain::AddressSource::Lease), ask(domain::AddressSource::Arp));
@@ -38,14 +38,6 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         nic.addresses = of_nic.map(to_wire).collect();
         nic.addresses.sort();
         nic.addresses.dedup();
-    }
-    let volumes = app.store.volumes_of_vm(id).await?;
-    for disk in &mut vm.disks {
-        if let Some(volume) = volumes.iter().find(|volume| Some(&volume.path) == disk.path.as_ref()) {
-            disk.volume = Some(volume.id);
-            disk.pool = Some(volume.pool_name.clone());
-            disk.size_gib = Some(gib(volume.size_bytes));
-        }
     }
     Ok(vm)
 }

@@ -3,8 +3,10 @@
 use crate::{Context, Error, Result, index::Entry, ops::page, store::name_key};
 use api::{
     Page,
-    vm::{ListVms, Vm, Vms},
+    vm::{ListVms, Vms},
 };
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use uuid::Uuid;
 
 /// `list-vms`
@@ -20,60 +22,81 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
         node.as_ref().is_none_or(|node| entry.node == *node)
             && request.state.is_none_or(|state| entry.state() == state)
             && request.managed.is_none_or(|managed| entry.record.is_some() == managed)
-            && name.as_ref().is_none_or(|name| name_key(entry.name()).contains(name))
+            && name.as_ref().is_none_or(|name| entry.name_key().contains(name))
             && request.tags.as_ref().is_none_or(|wanted| wanted.iter().all(has_tag))
     };
-
-    // Keys first: only the rows of the page are copied out of the index.
-    let mut keys: Vec<(String, Uuid)> = Vec::new();
-    app.index.each(|id, entry, _| {
-        if fits(entry) {
-            keys.push((order.key(entry), id));
-        }
-    });
-    keys.sort_unstable();
-    let total = keys.len() as u64;
-    if order.descending {
-        keys.reverse();
-    }
     let page = Page { limit: request.limit, cursor: request.cursor };
-    let after = page.cursor.as_deref().map(read_cursor).transpose()?;
-    let begin = after.map_or(0, |after| match order.descending {
-        true => keys.partition_point(|key| *key >= after),
-        false => keys.partition_point(|key| *key <= after),
-    });
-    let rows = &keys[begin..keys.len().min(begin + page.limit())];
-    let more = begin + rows.len() < keys.len();
-    let next_cursor = rows.last().filter(|_| more).map(|(key, id)| page::write_cursor(&format!("{id}{key}")));
-    // One that went away since the keys were read is left out.
-    let vms: Vec<Vm> = rows.iter().filter_map(|(_, id)| app.index.to_wire(*id).ok()).collect();
-    Ok(Vms { vms, next_cursor, total })
+    let after = page.cursor.as_deref().map(|cursor| order.read_cursor(cursor)).transpose()?;
+    let after = after.as_ref().map(Key::borrowed);
+
+    app.index.at_once(|moment| {
+        let compare = |a: &(Key<&str>, &Entry), b: &(Key<&str>, &Entry)| order.compare(&a.0, &b.0);
+        // The page, and one row that tells whether there is another page.
+        let wanted = page.limit() + 1;
+        let (mut total, mut rows, mut worst) = (0, Vec::with_capacity(2 * wanted), None);
+        for (id, entry) in moment.vms().filter(|(_, entry)| fits(entry)) {
+            total += 1;
+            let key = order.key(id, entry);
+            let is_after = |other: &Option<Key<&str>>| other.as_ref().map(|other| order.compare(&key, other).is_gt());
+            if is_after(&after) == Some(false) || is_after(&worst) == Some(true) {
+                continue;
+            }
+            rows.push((key, entry));
+            // What can't be on the page goes now and then, so that nothing but the page is ever sorted.
+            if rows.len() == 2 * wanted {
+                rows.select_nth_unstable_by(wanted - 1, compare);
+                rows.truncate(wanted);
+                worst = rows.last().map(|(key, _)| *key);
+            }
+        }
+        rows.sort_unstable_by(compare);
+        let more = rows.len() > page.limit();
+        rows.truncate(page.limit());
+        let last = rows.last().filter(|_| more);
+        let next_cursor = last.map(|(key, _)| order.write_cursor(key)).transpose()?;
+        Ok(Vms { vms: rows.iter().map(|(_, entry)| moment.to_wire(entry)).collect(), next_cursor, total })
+    })
 }
 
-fn read_cursor(cursor: &str) -> Result<(String, Uuid)> {
-    let text = page::read_cursor(cursor)?;
-    let parts = text.get(..36).and_then(|id| id.parse::<Uuid>().ok()).zip(text.get(36..));
-    let (id, key) =
-        parts.ok_or_else(|| Error::field("cursor", "is not one that this method gave; begin again without it"))?;
-    Ok((key.to_owned(), id))
+/// A row's place in the order. Where it is decided by nothing else the name decides, then the id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Key<S> {
+    number: i64,
+    text: S,
+    name: S,
+    id: Uuid,
+}
+
+impl Key<String> {
+    fn borrowed(&self) -> Key<&str> {
+        Key { number: self.number, text: &self.text, name: &self.name, id: self.id }
+    }
+}
+
+/// What a cursor has in it: the last row's place, and in which order.
+#[derive(Serialize, Deserialize)]
+struct Cursor<S> {
+    sort: S,
+    after: Key<S>,
 }
 
 /// The order of a list.
-struct Order {
-    by: By,
+struct Order<'a> {
+    text: &'a str,
+    by: By<'a>,
     descending: bool,
 }
 
-enum By {
+enum By<'a> {
     Name,
     State,
     Node,
     CreatedAt,
-    Tag(String),
+    Tag(&'a str),
 }
 
-impl Order {
-    fn parse(text: &str) -> Result<Order> {
+impl<'a> Order<'a> {
+    fn parse(text: &'a str) -> Result<Order<'a>> {
         let (descending, field) = text.strip_prefix('-').map_or((false, text), |field| (true, field));
         let by = match field {
             "name" => By::Name,
@@ -81,7 +104,7 @@ impl Order {
             "node" => By::Node,
             "created_at" => By::CreatedAt,
             field => match field.strip_prefix("tag:") {
-                Some(key) if !key.is_empty() => By::Tag(key.to_owned()),
+                Some(key) if !key.is_empty() => By::Tag(key),
                 _ => {
                     let message = format!(
                         "must be name, state, node, created_at or tag:<key>, with '-' in front for descending, is {text:?}"
@@ -90,24 +113,39 @@ impl Order {
                 }
             },
         };
-        Ok(Order { by, descending })
+        Ok(Order { text, by, descending })
     }
 
-    /// What the order is by; the name decides between equals, then the id.
-    fn key(&self, entry: &Entry) -> String {
-        let name = name_key(entry.name());
-        match &self.by {
-            By::Name => name,
-            By::State => format!("{}\n{name}", entry.state().as_str()),
-            By::Node => format!("{}\n{name}", entry.node),
-            By::CreatedAt => {
-                let created_at = entry.record.as_ref().map_or(0, |record| record.created_at.0);
-                format!("{created_at:020}\n{name}")
-            }
-            By::Tag(key) => {
-                let tag = entry.record.as_ref().and_then(|record| record.spec.tags.get(key));
-                format!("{}\n{name}", tag.map(String::as_str).unwrap_or_default())
-            }
-        }
+    fn key<'e>(&self, id: Uuid, entry: &'e Entry) -> Key<&'e str> {
+        let record = entry.record.as_ref();
+        let text = match &self.by {
+            By::Name | By::CreatedAt => "",
+            By::State => entry.state().as_str(),
+            By::Node => &entry.node,
+            By::Tag(key) => record.and_then(|record| record.spec.tags.get(*key)).map_or("", String::as_str),
+        };
+        let number = match &self.by {
+            By::CreatedAt => record.map_or(0, |record| record.created_at.0),
+            By::Name | By::State | By::Node | By::Tag(_) => 0,
+        };
+        Key { number, text, name: entry.name_key(), id }
+    }
+
+    fn compare(&self, a: &Key<&str>, b: &Key<&str>) -> Ordering {
+        if self.descending { b.cmp(a) } else { a.cmp(b) }
+    }
+
+    fn write_cursor(&self, after: &Key<&str>) -> Result<String> {
+        let cursor = Cursor { sort: self.text, after: *after };
+        let text =
+            serde_json::to_string(&cursor).map_err(|error| Error::Internal(format!("write a cursor: {error}")))?;
+        Ok(page::write_cursor(&text))
+    }
+
+    fn read_cursor(&self, cursor: &str) -> Result<Key<String>> {
+        let cursor: Option<Cursor<String>> = serde_json::from_str(&page::read_cursor(cursor)?).ok();
+        let cursor = cursor.filter(|cursor| cursor.sort == self.text);
+        let message = "is not one that this method gave for this order; begin again without it";
+        cursor.map(|cursor| cursor.after).ok_or_else(|| Error::field("cursor", message))
     }
 }

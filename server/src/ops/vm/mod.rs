@@ -4,7 +4,11 @@ pub mod create;
 pub mod delete;
 pub mod describe;
 pub mod list;
+pub mod modify;
+mod nics;
+mod place;
 pub mod power;
+pub mod reset;
 
 use crate::{
     App, Error, Result,
@@ -13,14 +17,14 @@ use crate::{
     task::{Held, Lock},
 };
 use api::task::Target;
-use hypervisor::{Node, Status, domain::Power};
+use hypervisor::{ErrorKind, Node, Status, domain::Power};
 use uuid::Uuid;
 
 /// A VM that a mutating call works on: it is there, and its node answers.
-struct Subject {
-    id: Uuid,
-    entry: Entry,
-    node: Node,
+pub(super) struct Subject {
+    pub(super) id: Uuid,
+    pub(super) entry: Entry,
+    pub(super) node: Node,
 }
 
 impl Subject {
@@ -40,7 +44,7 @@ impl Subject {
     }
 
     /// The VM of this name or id, locked. It is looked up again under the lock: it may have been deleted in between.
-    fn lock(
+    pub(super) fn lock(
         app: &App,
         reference: &str,
         locks: &[Lock],
@@ -57,12 +61,12 @@ impl Subject {
         Subject::find(app, &self.id.to_string())
     }
 
-    fn target(&self) -> Target {
+    pub(super) fn target(&self) -> Target {
         Target { kind: "vm".to_owned(), id: self.id, name: self.entry.name().to_owned() }
     }
 
     /// Its power state as its node tells it now, which the index takes in.
-    async fn power(&self, app: &App) -> Result<Power> {
+    pub(super) async fn power(&self, app: &App) -> Result<Power> {
         crate::observe::refresh(app, &self.node, self.id).await?;
         let power = app.index.get(self.id).and_then(|entry| entry.power());
         power.ok_or_else(|| Error::WrongState {
@@ -73,7 +77,7 @@ impl Subject {
 }
 
 /// What a VM must be, and is not.
-fn wrong_power(name: &str, is: Power, needed: &str, hint: &str) -> Error {
+pub(super) fn wrong_power(name: &str, is: Power, needed: &str, hint: &str) -> Error {
     let is = match is {
         Power::Running => "running",
         Power::Paused => "paused",
@@ -85,4 +89,9 @@ fn wrong_power(name: &str, is: Power, needed: &str, hint: &str) -> Error {
 /// Whether a node answers.
 fn is_up(node: &Node) -> bool {
     node.status().0 == Status::Up
+}
+
+/// Whether a node that gave this error may well answer a moment later.
+pub(super) fn is_passing(error: &hypervisor::Error) -> bool {
+    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy)
 }

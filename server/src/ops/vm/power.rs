@@ -1,9 +1,9 @@
 //! Starting, stopping, rebooting, pausing, resuming.
 
-use super::{Subject, wrong_power};
+use super::{Subject, is_passing, wrong_power};
 use crate::{
     App, Context, Error, Result, admission, observe,
-    task::{Held, Lock, Work},
+    task::{Held, Lock, Outline, Task, Work},
 };
 use api::{
     Rpc,
@@ -35,10 +35,11 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
     let view = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
     let (vcpus, memory_mib) = view.map_or((1, 0), |view| (view.vcpus, view.memory_mib));
     let reservation = admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib)?;
-    Ok(Work::new(vm.target(), held, move |task| async move {
+    let outline = Outline::of(&["start-domain"]).on(&vm.node).admitted(&reservation);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let _reservation = reservation;
         let app = &task.app;
-        let started = task.step("start-domain", None, async { Ok(vm.node.start(vm.id).await?) }).await;
+        let started = task.last_step("start-domain", async { Ok(vm.node.start(vm.id).await?) }).await;
         observe::refresh_after(app, &vm.node, vm.id).await;
         started?;
         app.index.to_wire(vm.id)
@@ -64,19 +65,20 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
         Power::Off => return Err(wrong_power(vm.entry.name(), Power::Off, "running", "it is off already")),
     }
     let timeout = Duration::from_secs(request.timeout_s.unwrap_or(TIMEOUT_S).into());
-    Ok(Work::new(vm.target(), held, move |task| async move {
+    let outline = asking_first(&vm, request.force, "cut-power", "is not off", timeout);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
         let mut forced = request.force;
         if !forced {
-            let off = task.step("ask-guest", None, ask_guest(app, &vm, Wanted::Off, timeout, &superseded)).await?;
+            let off = ask(&task, &vm, Wanted::Off, timeout, &superseded).await?;
             forced = !off;
         }
         if forced {
-            task.step("cut-power", None, async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
+            task.last_step("cut-power", async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
         }
         observe::refresh_after(app, &vm.node, vm.id).await;
         // A domain without a definition is gone when it is off.
-        let gone = |_| Vm { state: VmState::Shutoff, ..vm.entry.to_wire(true) };
+        let gone = |_| Vm { state: VmState::Shutoff, ..app.index.at_once(|moment| moment.to_wire(&vm.entry)) };
         Ok(StoppedVm { vm: app.index.to_wire(vm.id).unwrap_or_else(gone), forced })
     }))
 }
@@ -93,16 +95,16 @@ pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<Rebooted
         Power::Off => return Err(wrong_power(vm.entry.name(), Power::Off, "running", "start it (start-vm)")),
     }
     let timeout = Duration::from_secs(request.timeout_s.unwrap_or(TIMEOUT_S).into());
-    Ok(Work::new(vm.target(), held, move |task| async move {
+    let outline = asking_first(&vm, request.force, "reset", "has not rebooted", timeout);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
         let mut forced = request.force;
         if !forced {
-            let went_down =
-                task.step("ask-guest", None, ask_guest(app, &vm, Wanted::Reset, timeout, &superseded)).await?;
+            let went_down = ask(&task, &vm, Wanted::Reset, timeout, &superseded).await?;
             forced = !went_down;
         }
         if forced {
-            task.step("reset", None, reset(app, &vm)).await?;
+            task.last_step("reset", reset(app, &vm)).await?;
         }
         observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(RebootedVm { vm: app.index.to_wire(vm.id)?, forced })
@@ -127,8 +129,9 @@ pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
         Power::Running => {}
         power => return Err(wrong_power(vm.entry.name(), power, "running", "only a running VM can be paused")),
     }
-    Ok(Work::new(vm.target(), held, move |task| async move {
-        task.step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
+    let outline = Outline::of(&["pause-domain"]).on(&vm.node);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
+        task.last_step("pause-domain", async { Ok(vm.node.pause(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
@@ -142,11 +145,23 @@ pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
         Power::Paused => {}
         power => return Err(wrong_power(vm.entry.name(), power, "paused", "only a paused VM can be resumed")),
     }
-    Ok(Work::new(vm.target(), held, move |task| async move {
-        task.step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
+    let outline = Outline::of(&["resume-domain"]).on(&vm.node);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
+        task.last_step("resume-domain", async { Ok(vm.node.resume(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
+}
+
+/// The outline of a call that asks the guest, and goes on by force when that is in vain, or only by force.
+fn asking_first(vm: &Subject, force: bool, by_force: &str, in_vain: &str, timeout: Duration) -> Outline {
+    let outline = match force {
+        true => Outline::of(&[by_force]),
+        false => {
+            Outline::of(&["ask-guest"]).then_if(by_force, format!("the guest {in_vain} after {} s", timeout.as_secs()))
+        }
+    };
+    outline.on(&vm.node)
 }
 
 /// The VM of this name or id, with its power lock, for a call that may wait for the guest, and what ends that wait. A
@@ -183,6 +198,18 @@ async fn take_place(
 enum Wanted {
     Off,
     Reset,
+}
+
+/// The step that waits for the guest, until the task is cancelled.
+async fn ask(
+    task: &Task,
+    vm: &Subject,
+    wanted: Wanted,
+    timeout: Duration,
+    superseded: &CancellationToken,
+) -> Result<bool> {
+    let asking = ask_guest(&task.app, vm, wanted, timeout, superseded);
+    task.step("ask-guest", None, task.unless_cancelled(asking)).await
 }
 
 /// Presses the power button until the guest is off, or was reset. False when it isn't within the timeout.
@@ -269,9 +296,4 @@ async fn ask_guest(
             () = tokio::time::sleep(pause) => {}
         }
     }
-}
-
-/// Whether the node may well answer a moment later.
-fn is_passing(error: &hypervisor::Error) -> bool {
-    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy)
 }

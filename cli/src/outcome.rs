@@ -1,0 +1,134 @@
+//! What came of a call that changes something, in words. Also what `vmyard task wait` prints, which knows only the
+//! task's method and its result.
+
+use crate::{human, table};
+use api::{
+    Rpc,
+    modify::{ModifyVmSpec, ResetVmSystem},
+    snapshot::{CreateSnapshot, CreateVmFromSnapshot, DeleteSnapshot, RevertToSnapshot},
+    task::CancelTask,
+    template::{DeleteTemplate, RegisterTemplate},
+    token::{CreateToken, DeleteToken},
+    vm::{CreateVm, DeleteVm, PauseVm, RebootVm, ResumeVm, StartVm, StopVm},
+    volume::{AttachVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, ResizeVolume},
+};
+use serde_json::Value;
+
+/// The reply of a method in words.
+pub fn text(method: &str, reply: &Value) -> String {
+    let forced = reply["forced"] == true;
+    match method {
+        CreateVm::NAME => format!("VM {} ({}) is {}", of(reply, "name"), of(reply, "id"), of(reply, "state")),
+        StartVm::NAME | PauseVm::NAME | ResumeVm::NAME => vm(reply),
+        StopVm::NAME => {
+            format!("{}: {}", vm(&reply["vm"]), if forced { "its power was cut" } else { "the guest powered off" })
+        }
+        RebootVm::NAME => {
+            format!("{}: {}", vm(&reply["vm"]), if forced { "it was reset" } else { "the guest rebooted" })
+        }
+        ModifyVmSpec::NAME => {
+            let fields = |list: &str| {
+                let fields = reply[list].as_array().into_iter().flatten().filter_map(Value::as_str);
+                fields.map(human::name).collect::<Vec<_>>().join(", ")
+            };
+            let line = |list: &str, text: &str| match fields(list) {
+                fields if fields.is_empty() => String::new(),
+                fields => format!("\n{text}: {fields}"),
+            };
+            let (live, pending) = (line("live", "in effect"), line("pending", "waiting for its next boot"));
+            format!("{}{live}{pending}", vm(&reply["vm"]))
+        }
+        DeleteVm::NAME => {
+            let kept = reply["kept"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let kept: String = kept.map(|path| format!("\nkept: {path}")).collect();
+            format!("VM {} is deleted{kept}", of(reply, "name"))
+        }
+        RegisterTemplate::NAME => {
+            format!("template {} ({}) is {}", of(reply, "name"), of(reply, "id"), of(reply, "state"))
+        }
+        DeleteTemplate::NAME => format!("template {} is deleted", of(reply, "name")),
+        CreateVolume::NAME | CloneVolume::NAME | ResizeVolume::NAME => volume(reply),
+        AttachVolume::NAME => format!("{} of VM {}", volume(&reply["volume"]), of(&reply["vm"], "name")),
+        DetachVolume::NAME => match of(&reply["volume"], "state") {
+            "detaching" => format!(
+                "{}: VM {} has it until its guest lets go or is off",
+                volume(&reply["volume"]),
+                of(&reply["vm"], "name")
+            ),
+            _ => volume(&reply["volume"]),
+        },
+        DeleteVolume::NAME => format!("volume {} is deleted", of(reply, "name")),
+        ResetVmSystem::NAME => format!("VM {} is set back to template {}", of(reply, "name"), of(reply, "template")),
+        CreateVmFromSnapshot::NAME => {
+            format!("VM {} ({}) is {}", of(reply, "name"), of(reply, "id"), of(reply, "state"))
+        }
+        CreateSnapshot::NAME => {
+            let (name, vm) = (of(reply, "name"), of(reply, "vm_name"));
+            format!("snapshot {name} of VM {vm} is taken; the guest stood still for {} ms", reply["pause_ms"])
+        }
+        RevertToSnapshot::NAME => {
+            let left_out = reply["left_out"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let left_out: String = left_out.map(|device| format!("\nleft as it is: {device}")).collect();
+            format!("{}, on snapshot {}{left_out}", vm(&reply["vm"]), of(&reply["snapshot"], "name"))
+        }
+        DeleteSnapshot::NAME => match reply["pending"].as_str() {
+            Some(why) => format!("snapshot {} is deleted; its images go later: {why}", of(reply, "name")),
+            None => format!("snapshot {} is deleted", of(reply, "name")),
+        },
+        // The secret alone, so that a script has it as it is.
+        CreateToken::NAME => match reply["token"].as_str() {
+            Some(secret) => secret.to_owned(),
+            None => format!("token {} is made; its secret is not told any more", of(reply, "name")),
+        },
+        DeleteToken::NAME => format!("token {} is deleted", of(reply, "name")),
+        CancelTask::NAME => {
+            format!(
+                "task {} ({} of {}) is {}",
+                of(reply, "id"),
+                of(reply, "method"),
+                of(&reply["target"], "name"),
+                of(reply, "state")
+            )
+        }
+        // A method that this program doesn't know yet.
+        _ => table::describe(reply, &["name", "id", "state"]),
+    }
+}
+
+fn vm(reply: &Value) -> String {
+    format!("VM {} is {}", of(reply, "name"), of(reply, "state"))
+}
+
+/// `volume data (…) of 10 GiB is attached as vdb`
+fn volume(reply: &Value) -> String {
+    let device = reply["device"].as_str().map(|device| format!(" as {device}")).unwrap_or_default();
+    format!(
+        "volume {} ({}) of {} GiB is {}{device}",
+        of(reply, "name"),
+        of(reply, "id"),
+        reply["size_gib"],
+        of(reply, "state")
+    )
+}
+
+fn of<'a>(reply: &'a Value, field: &str) -> &'a str {
+    reply[field].as_str().unwrap_or("?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+    use serde_json::json;
+
+    #[test]
+    fn outcomes_in_words() {
+        let vm = json!({"name": "web", "id": "7", "state": "shutoff"});
+        assert_eq!(text("create-vm", &vm), "VM web (7) is shutoff");
+        assert_eq!(text("stop-vm", &json!({"vm": vm, "forced": true})), "VM web is shutoff: its power was cut");
+        assert_eq!(text("delete-vm", &json!({"name": "web", "kept": ["/a"]})), "VM web is deleted\nkept: /a");
+        let modified = json!({"vm": vm, "live": ["name"], "pending": ["vcpus", "memory_mib"]});
+        let words = "VM web is shutoff\nin effect: name\nwaiting for its next boot: vcpus, memory";
+        assert_eq!(text("modify-vm-spec", &modified), words);
+        assert_eq!(text("from-later", &vm), "name         web\nid           7\nstate        shutoff\n");
+    }
+}

@@ -1,0 +1,167 @@
+//! `vmyard vm create`
+
+use crate::{change::Change, client::Client, complete, failure::Failure, output::Output};
+use api::{
+    CloudInit,
+    vm::{CreateVm, Firmware, NicSpec},
+};
+use clap_complete::ArgValueCompleter;
+use std::fs;
+
+/// `vmyard vm create`
+#[derive(clap::Args)]
+pub struct Args {
+    /// The new VM's name
+    name: String,
+    /// The template
+    #[arg(long, add = ArgValueCompleter::new(complete::templates))]
+    template: String,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 1)]
+    vcpus: u32,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u64,
+    /// The system disk's size in GiB [default: the template's]
+    #[arg(long, value_name = "GIB")]
+    disk: Option<u64>,
+    /// The pool of the system disk [default: default]
+    #[arg(long, add = ArgValueCompleter::new(complete::pools))]
+    pool: Option<String>,
+    /// An interface: NETWORK[,mac=MAC][,ip=IP]; may be repeated [default: default]
+    #[arg(long = "network", value_name = "NETWORK", value_parser = nic, add = ArgValueCompleter::new(complete::networks))]
+    networks: Vec<NicSpec>,
+    /// No interface
+    #[arg(long, conflicts_with = "networks")]
+    no_network: bool,
+    /// The node [default: the server chooses]
+    #[arg(long, add = ArgValueCompleter::new(complete::nodes))]
+    node: Option<String>,
+    /// A tag: KEY=VALUE; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = super::pair)]
+    tags: Vec<(String, String)>,
+    /// Free text
+    #[arg(long, default_value = "", hide_default_value = true)]
+    description: String,
+    /// Virtual CPUs that hot-plug may reach [default: as many as --vcpus]
+    #[arg(long, value_name = "N")]
+    max_vcpus: Option<u32>,
+    /// Memory that hot-plug may reach, in MiB [default: as much as --memory]
+    #[arg(long, value_name = "MIB")]
+    max_memory: Option<u64>,
+    /// The guest's hostname [default: the VM's name]
+    #[arg(long)]
+    hostname: Option<String>,
+    /// The user to set up [default: the template's]
+    #[arg(long)]
+    user: Option<String>,
+    /// That user's password (seen by whoever sees this machine's processes; --password-file hides it)
+    #[arg(long, conflicts_with = "password_file")]
+    password: Option<String>,
+    /// A file with that user's password
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<String>,
+    /// A file with an OpenSSH public key for that user; may be repeated
+    #[arg(long = "ssh-key", value_name = "FILE")]
+    ssh_keys: Vec<String>,
+    /// A file with cloud-init user-data
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<String>,
+    /// What boots it: bios or uefi [default: bios]
+    #[arg(long, value_parser = firmware)]
+    firmware: Option<Firmware>,
+    /// Start it at once
+    #[arg(long)]
+    start: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
+fn firmware(text: &str) -> Result<Firmware, String> {
+    serde_json::from_value(text.into()).map_err(|_| "must be bios or uefi".to_owned())
+}
+
+/// Reads `NETWORK[,mac=MAC][,ip=IP]`.
+fn nic(text: &str) -> Result<NicSpec, String> {
+    let mut parts = text.split(',');
+    let network = parts.next().unwrap_or_default().to_owned();
+    let mut nic = NicSpec { network, mac: None, ip: None };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("mac", mac)) => nic.mac = Some(mac.to_owned()),
+            Some(("ip", ip)) => {
+                nic.ip = Some(ip.parse().map_err(|_| format!("{ip:?} is no IPv4 address"))?);
+            }
+            _ => return Err(format!("{part:?} is neither mac=MAC nor ip=IP")),
+        }
+    }
+    Ok(nic)
+}
+
+/// Creates the VM.
+pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
+    let (request, change) = request(args)?;
+    change.run(client, output, &request)
+}
+
+fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
+    let read = |path: &String| {
+        fs::read_to_string(path)
+            .map(|text| text.trim_end().to_owned())
+            .map_err(|error| Failure::Usage(format!("{path}: {error}")))
+    };
+    let password = match &args.password_file {
+        Some(path) => Some(read(path)?),
+        None => args.password,
+    };
+    let cloud_init = CloudInit {
+        hostname: args.hostname,
+        user: args.user,
+        password,
+        ssh_keys: args.ssh_keys.iter().map(read).collect::<Result<_, _>>()?,
+        user_data: args
+            .user_data
+            .as_ref()
+            .map(|path| fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{path}: {error}"))))
+            .transpose()?,
+    };
+    let given = cloud_init.hostname.is_some()
+        || cloud_init.user.is_some()
+        || cloud_init.password.is_some()
+        || !cloud_init.ssh_keys.is_empty()
+        || cloud_init.user_data.is_some();
+    let request = CreateVm {
+        name: args.name,
+        template: args.template,
+        vcpus: args.vcpus,
+        memory_mib: args.memory,
+        disk_gib: args.disk,
+        pool: args.pool,
+        networks: (args.no_network || !args.networks.is_empty()).then_some(args.networks),
+        node: args.node,
+        tags: args.tags.into_iter().collect(),
+        description: args.description,
+        cloud_init: given.then_some(cloud_init),
+        max_vcpus: args.max_vcpus,
+        max_memory_mib: args.max_memory,
+        firmware: args.firmware.unwrap_or_default(),
+        start: args.start,
+    };
+    Ok((request, args.change))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nic;
+
+    #[test]
+    fn interfaces() {
+        let plain = nic("default").unwrap();
+        assert_eq!((plain.network.as_str(), plain.mac, plain.ip), ("default", None, None));
+        let whole = nic("lan,ip=10.0.0.7,mac=52:54:00:9c:3e:02").unwrap();
+        assert_eq!(whole.mac.as_deref(), Some("52:54:00:9c:3e:02"));
+        assert_eq!(whole.ip.map(|ip| ip.to_string()).as_deref(), Some("10.0.0.7"));
+        assert!(nic("lan,ip=10.0.0").unwrap_err().contains("10.0.0"));
+        assert!(nic("lan,vlan=3").unwrap_err().contains("vlan=3"));
+    }
+}

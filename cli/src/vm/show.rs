@@ -1,0 +1,81 @@
+//! `vmyard vm show`
+
+use super::{Name, described_state};
+use crate::{
+    client::{Client, from_json},
+    failure::Failure,
+    lists,
+    output::Output,
+    table,
+};
+use api::vm::{Firmware, Vm};
+use serde_json::json;
+
+/// Shows the VM.
+pub fn run(client: &Client, output: Output, args: Name) -> Result<(), Failure> {
+    let reply = lists::describe(client, &super::KIND, &args.vm, json!({}))?;
+    output.answer(&reply, || match from_json(reply.clone()) {
+        Ok(vm) => text(&vm),
+        // A server of another version.
+        Err(_) => table::describe(&reply, &["name", "id"]),
+    })
+}
+
+fn text(vm: &Vm) -> String {
+    let mut facts = Vec::new();
+    let mut line = |key: &str, value: String| facts.push((key.to_owned(), value));
+    line("name", vm.name.clone());
+    line("id", vm.id.to_string());
+    line("state", described_state(vm.state.as_str(), vm.stale));
+    line("node", vm.node.clone());
+    line("domain", vm.domain.clone());
+    if let Some(template) = &vm.template {
+        line("template", template.clone());
+    }
+    if vm.firmware == Firmware::Uefi {
+        line("firmware", "uefi".to_owned());
+    }
+    line("vcpus", vm.vcpus.to_string());
+    line("memory", format!("{} MiB", vm.memory_mib));
+    if let Some(pending) = &vm.pending {
+        let vcpus = pending.vcpus.map(|vcpus| format!("{vcpus} vCPU{}", if vcpus == 1 { "" } else { "s" }));
+        let memory = pending.memory_mib.map(|memory_mib| format!("{memory_mib} MiB"));
+        line("next boot", [vcpus, memory].into_iter().flatten().collect::<Vec<_>>().join(", "));
+    }
+    for disk in &vm.disks {
+        let size = disk.size_gib.map(|size| format!("{size} GiB ")).unwrap_or_default();
+        line("disk", format!("{} {size}{}", disk.device, disk.path.as_deref().unwrap_or_default()));
+    }
+    for nic in &vm.networks {
+        line("network", format!("{} {}", nic.network.as_deref().unwrap_or("-"), nic.mac));
+        if let Some(ip) = nic.ip {
+            line("address", format!("{ip} (reserved)"));
+        }
+        for address in &nic.addresses {
+            let source = format!("{:?}", address.source).to_lowercase();
+            line("address", format!("{} ({source})", address.address));
+        }
+    }
+    if let Some(usage) = &vm.usage {
+        let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value} %"));
+        line(
+            "usage",
+            format!(
+                "cpu {}, memory {} at {}",
+                percent(usage.cpu_percent),
+                percent(usage.memory_percent),
+                usage.sampled_at
+            ),
+        );
+    }
+    for (key, value) in &vm.tags {
+        line("tag", format!("{key}={value}"));
+    }
+    if !vm.description.is_empty() {
+        line("description", vm.description.clone());
+    }
+    if let Some(time) = vm.created_at {
+        line("created", time.to_string());
+    }
+    table::facts(&facts)
+}

@@ -1,0 +1,212 @@
+//! What the world does to a server at its work: full disks, a database that can't be written, a clock that is set back, a
+//! libvirtd that dies in the middle, a QEMU that can't start.
+
+use crate::lab::{Directory, Lab, NodeProcess, Server, eventually, request, tiny};
+use serde_json::{Value, json};
+use std::{fs, process::Command, time::Duration};
+
+/// Runs a command in the mount namespace of a process.
+fn in_mounts_of(pid: &str, args: &[&str]) -> bool {
+    Command::new("nsenter").args(["-t", pid, "-m", "--"]).args(args).output().unwrap().status.success()
+}
+
+#[test]
+fn a_pool_that_is_full_in_the_middle() {
+    let lab = Lab::own();
+    // A file system of 1 MiB, which only the node sees.
+    let small = lab.node.dir.join("pools/small");
+    fs::create_dir(&small).unwrap();
+    let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap());
+    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=1m", "none", path]));
+    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    let fill = format!("of={path}/fill");
+    in_mounts_of(&pid, &["dd", "if=/dev/zero", &fill, "bs=4k"]);
+    let problem = lab.err("create-vm", request("full", json!({"pool": "small"})), 409, "no_capacity");
+    assert!(problem["detail"].as_str().unwrap().contains("No space left"), "{problem}");
+    assert!(problem["hint"].as_str().unwrap().contains("pool"), "{problem}");
+    lab.err("describe-vm", json!({"vm": "full"}), 404, "not_found");
+    lab.node.virsh(&["pool-refresh", "small"]);
+    assert!(!lab.node.virsh(&["vol-list", "small"]).contains("qcow2"));
+    assert_eq!(lab.files(), Vec::<String>::new());
+    // Not even its size is lied about: a template larger than the pool is refused before a byte is written.
+    let problem =
+        lab.err("register-template", json!({"name": "big", "file": tiny(), "pool": "small"}), 409, "no_capacity");
+    assert!(problem["detail"].as_str().unwrap().contains("bytes free"), "{problem}");
+    assert!(in_mounts_of(&pid, &["rm", &format!("{path}/fill")]));
+    lab.ok("create-vm", request("full", json!({"pool": "small"})));
+    lab.ok("delete-vm", json!({"vm": "full"}));
+}
+
+#[test]
+fn a_seed_whose_last_bytes_find_no_room() {
+    let lab = Lab::own();
+    let (pid, seeds) = (lab.node.command("pid libvirtd"), lab.node.dir.join("pools/seeds"));
+    let path = seeds.to_str().unwrap();
+    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=20k", "none", path]));
+    // libvirt finds the stream's end well, though it could not write what came last.
+    let problem = lab.err("create-vm", request("blank", json!({})), 409, "no_capacity");
+    assert!(problem["detail"].as_str().unwrap().contains("No space left"), "{problem}");
+    assert!(in_mounts_of(&pid, &["umount", path]));
+    lab.ok("create-vm", request("blank", json!({})));
+    lab.ok("delete-vm", json!({"vm": "blank"}));
+}
+
+#[test]
+fn a_qemu_that_cannot_start() {
+    // More memory than the machine could ever have.
+    let lab = Lab::with_settings("memory_overcommit = 1000.0");
+    let huge = lab.ok("describe-node", json!({"node": "local"}))["free_memory_mib"].as_u64().unwrap().min(16_000_000);
+    let vm = lab.create_with("huge", json!({"memory_mib": huge}));
+    let answer = lab.server.call("start-vm", json!({"vm": vm.id}));
+    assert_eq!((answer.status, &answer.body["code"]), (422, &json!("unsupported")), "{answer:?}");
+    let detail = answer.body["detail"].as_str().unwrap();
+    assert!(detail.contains("start domain") && detail.contains("memory"), "{detail}");
+    assert_eq!(vm.state(), "shutoff");
+    // What it was promised is free again.
+    let free = lab.ok("describe-node", json!({"node": "local"}))["used_memory_mib"].clone();
+    assert_eq!(free, 0);
+    vm.delete();
+    assert_eq!(lab.files(), Vec::<String>::new());
+}
+
+#[test]
+fn libvirtd_killed_in_the_middle_of_a_start_a_stop_and_a_delete() {
+    let lab = Lab::own();
+    for (round, method) in ["start-vm", "stop-vm", "delete-vm"].into_iter().cycle().take(9).enumerate() {
+        let name = format!("storm-{round}");
+        let vm = lab.ok("create-vm", request(&name, json!({"start": method == "stop-vm"})));
+        let force = if method == "stop-vm" { json!({"vm": name, "force": true}) } else { json!({"vm": name}) };
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| lab.server.call(method, force));
+            std::thread::sleep(Duration::from_millis(10 + 40 * (round as u64 / 3)));
+            lab.node.command("kill-libvirtd");
+            lab.node.command("start-libvirtd");
+            let answer = call.join().unwrap();
+            assert!([200, 409, 422, 503, 504].contains(&answer.status), "{method}: {answer:?}");
+            assert!(method == "stop-vm" || answer.status != 409, "{method}: {answer:?}");
+        });
+        // Whatever came of it: the list says what libvirt says, and the VM can be worked with.
+        let domain = vm["domain"].as_str().unwrap();
+        let state = eventually("list and libvirt agree", Duration::from_secs(20), || {
+            let there = lab.node.virsh(&["list", "--all", "--name"]).lines().any(|line| line == domain);
+            let vms = lab.ok("list-vms", json!({"name": name}));
+            let Some(vm) = vms["vms"].get(0) else { return (!there).then_some("gone".to_owned()) };
+            let (state, stale) = (vm["state"].as_str().unwrap().to_owned(), vm["stale"] == true);
+            let real = if there { lab.node.virsh(&["domstate", domain]) } else { String::new() };
+            (!stale && there && real.replace("shut off", "shutoff") == state).then_some(state)
+        });
+        assert!(method == "delete-vm" || state != "gone", "{method}");
+        if state == "running" {
+            lab.ok("stop-vm", json!({"vm": name, "force": true}));
+        }
+        if state != "gone" {
+            lab.ok("delete-vm", json!({"vm": name}));
+        }
+        assert_eq!(lab.files(), Vec::<String>::new(), "{method}");
+    }
+}
+
+#[test]
+fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
+    let dir = Directory::new();
+    let node = NodeProcess::start(&dir.path.join("node"));
+    let small = dir.path.join("small");
+    fs::create_dir(&small).unwrap();
+    let path = small.to_str().unwrap();
+    let config = format!("database = \"sqlite://{path}/vmyard.db\"\n{}", node.config(""));
+    fs::write(dir.path.join("vmyard.toml"), config).unwrap();
+    // A file system of the server's own, gone with it.
+    let mount = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$@\"";
+    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, path];
+    let server = Server::start_within(&dir.path, &through, &[]);
+    let pid = server.pid().to_string();
+    let call = |method: &str, body: Value| server.call(method, body);
+    let ok = |method: &str, body: Value| {
+        let answer = call(method, body);
+        assert_eq!(answer.status, 200, "{method}: {answer:?}\n{}", server.log());
+        answer.body
+    };
+    ok("register-template", json!({"name": "tiny", "file": tiny()}));
+    ok("create-vm", request("before", json!({})));
+    in_mounts_of(&pid, &["dd", "if=/dev/zero", &format!("of={path}/fill"), "bs=4k"]);
+    // What is left in the journal's file may do for some more.
+    let refused = (0..200).find_map(|number| {
+        let answer = call("create-vm", request(&format!("vm-{number}"), json!({})));
+        (answer.status != 200).then_some(answer)
+    });
+    let refused = refused.expect("a full disk is noticed");
+    assert_eq!((refused.status, &refused.body["code"]), (503, &json!("node_unavailable")), "{refused:?}");
+    assert!(refused.body["detail"].as_str().unwrap().contains("disk is full"), "{refused:?}");
+    // What only asks is answered as before.
+    ok("list-vms", json!({"limit": 1000}));
+    assert!(in_mounts_of(&pid, &["rm", &format!("{path}/fill")]));
+    // With room again everything goes on, and what was cut off is taken back.
+    eventually("nothing is half-made", Duration::from_secs(30), || {
+        let vms = call("list-vms", json!({"limit": 1000})).body;
+        let all_whole = vms["vms"].as_array()?.iter().all(|vm| vm["state"] == "shutoff");
+        let domains = node.virsh(&["list", "--all", "--name"]).lines().filter(|line| !line.is_empty()).count();
+        let open = call("list-tasks", json!({"state": "unwinding"})).body["total"].as_u64()?
+            + call("list-tasks", json!({"state": "running"})).body["total"].as_u64()?;
+        (all_whole && open == 0 && vms["total"].as_u64()? == domains as u64).then_some(())
+    });
+    ok("create-vm", request("after", json!({})));
+    let vms = call("list-vms", json!({"limit": 1000})).body["vms"].clone();
+    for vm in vms.as_array().unwrap() {
+        ok("delete-vm", json!({"vm": vm["id"]}));
+    }
+    drop(server);
+
+    // One that can't be written from the start: the server says so and ends.
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c"])
+        .arg("mount -t tmpfs -o ro none \"$0\" && exec \"$@\"")
+        .args([path, env!("CARGO_BIN_EXE_vmyard"), "serve", "--listen", "127.0.0.1:0", "--config"])
+        .arg(dir.path.join("vmyard.toml"))
+        .arg("--data-dir")
+        .arg(dir.path.join("data"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("the server's database can't be used"), "{text}");
+}
+
+#[test]
+fn a_clock_that_is_set_back() {
+    let lab = Lab::own();
+    let dir = &lab.dir.path;
+    let clock = dir.join("clock");
+    fs::write(&clock, "+0").unwrap();
+    // libfaketime reads the file at each look at the clock; the monotonic clock is left alone, as it is when a real one
+    // is set back.
+    let env = [
+        ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let mut lab = lab;
+    lab.server.kill_and_restart(&env);
+    let first = lab.ok("create-vm", request("first", json!({"client_token": "t"})));
+    fs::write(&clock, "-3h").unwrap();
+    let second = lab.ok("create-vm", request("second", json!({"start": true})));
+    let at = |vm: &Value| vm["created_at"].as_str().unwrap().to_owned();
+    assert!(at(&second) < at(&first), "the clock was not set back: {second}");
+    assert_eq!(lab.ok("create-vm", request("first", json!({"client_token": "t"})))["id"], first["id"]);
+    let vms = lab.ok("list-vms", json!({"sort": "-created_at"}));
+    assert_eq!((&vms["vms"][0]["id"], &vms["vms"][1]["id"]), (&first["id"], &second["id"]));
+    assert_eq!(lab.ok("stop-vm", json!({"vm": "second", "force": true}))["vm"]["state"], "shutoff");
+    assert_eq!(lab.ok("list-tasks", json!({}))["total"], 4);
+    // A server that dies and comes back before it was started, as far as the clock goes, takes everything up.
+    let crash = [&env[..], &[("VMYARD_CRASH_AT", "define-domain:after")]].concat();
+    lab.server.kill_and_restart(&crash);
+    fs::write(&clock, "-6h").unwrap();
+    assert_eq!(lab.server.call("create-vm", request("third", json!({}))).status, 0);
+    fs::write(&clock, "-9h").unwrap();
+    lab.server.kill_and_restart(&env);
+    assert_eq!(lab.ok("list-vms", json!({}))["total"], 2);
+    lab.ok("create-token", json!({"name": "t", "role": "viewer"}));
+    for vm in ["first", "second"] {
+        lab.ok("delete-vm", json!({"vm": vm}));
+    }
+    assert_eq!(lab.files(), Vec::<String>::new());
+}

@@ -1,0 +1,100 @@
+//! What happens on a node outside of Vmyard is seen: by events, and by scans where events don't tell.
+
+use crate::lab::{Lab, eventually};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// What a scan may take beside the time between two, on a loaded machine.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn xml(name: &str, memory_mib: u32) -> String {
+    format!(
+        "<domain type='qemu'><name>{name}</name><memory unit='MiB'>{memory_mib}</memory><vcpu>1</vcpu>
+         <os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>"
+    )
+}
+
+/// Runs virsh, and waits until list-vms shows what came of it. Returns how long that took.
+#[track_caller]
+fn seen(lab: &Lab, args: &[&str], shown: impl Fn(&Value) -> bool) -> Duration {
+    lab.node.virsh(args);
+    let begun = Instant::now();
+    eventually(&format!("{args:?} is seen"), Duration::from_secs(10), || {
+        shown(&lab.ok("list-vms", json!({"name": "outside"}))["vms"]).then_some(())
+    });
+    begun.elapsed()
+}
+
+fn all_that_virsh_does(lab: &Lab) -> Vec<Duration> {
+    let file = lab.dir.path.join("outside.xml");
+    fs::write(&file, xml("outside", 64)).unwrap();
+    let state = |wanted: &'static str| move |vms: &Value| vms[0]["state"] == wanted;
+    vec![
+        seen(lab, &["define", file.to_str().unwrap()], state("shutoff")),
+        seen(lab, &["start", "outside"], state("running")),
+        seen(lab, &["suspend", "outside"], state("paused")),
+        seen(lab, &["resume", "outside"], state("running")),
+        seen(lab, &["destroy", "outside"], state("shutoff")),
+        seen(lab, &["undefine", "outside"], |vms| vms.as_array().unwrap().is_empty()),
+    ]
+}
+
+#[test]
+fn events_tell_within_a_second() {
+    let lab = Lab::own();
+    let mut times = all_that_virsh_does(&lab);
+    let file = lab.dir.path.join("outside.xml");
+    lab.node.virsh(&["define", file.to_str().unwrap()]);
+    let id = lab.node.virsh(&["domuuid", "outside"]);
+    let renamed = xml("outside", 96).replace("</name>", &format!("</name><uuid>{id}</uuid>"));
+    fs::write(&file, renamed).unwrap();
+    times.push(seen(&lab, &["define", file.to_str().unwrap()], |vms| vms[0]["memory_mib"] == 96));
+    times.sort_unstable();
+    // The slowest may have waited for the machine.
+    assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
+}
+
+#[test]
+fn one_scan_finds_what_no_event_told() {
+    let mut lab = Lab::own();
+    let file = lab.dir.path.join("vmyard.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("scan_interval_s = 2\n{settings}")).unwrap();
+    lab.server.kill_and_restart(&[("VMYARD_DEAF", "1")]);
+    let times = all_that_virsh_does(&lab);
+    assert!(times.iter().all(|time| *time < Duration::from_secs(2) + SLACK), "{times:?}");
+    assert!(times.iter().max().unwrap() > &Duration::from_millis(300), "no event told: {times:?}");
+}
+
+#[test]
+fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
+    let lab = Lab::own();
+    let vm = lab.create("stays");
+    for name in ["outside-changed", "outside-gone"] {
+        let file = lab.dir.path.join("define.xml");
+        fs::write(&file, xml(name, 64)).unwrap();
+        lab.node.virsh(&["define", file.to_str().unwrap()]);
+    }
+    let listed = |shown: &dyn Fn(&[Value]) -> bool| {
+        let vms = lab.ok("list-vms", json!({}))["vms"].as_array().unwrap().clone();
+        shown(&vms).then_some(vms)
+    };
+    let fresh = |vm: &Value| vm["stale"] == false;
+    eventually("all are listed", SLACK, || listed(&|vms| vms.len() == 3 && vms.iter().all(fresh)));
+    lab.node.command("kill-libvirtd");
+    let stale = eventually("all are stale", Duration::from_secs(15), || listed(&|vms| !vms.iter().any(fresh)));
+    assert!(stale.len() == 3 && stale.iter().all(|vm| vm["state"] == "shutoff" && vm["observed_at"].is_string()));
+
+    let file = |name: &str| lab.node.dir.join(format!("etc/qemu/{name}.xml"));
+    let changed = fs::read_to_string(file("outside-changed")).unwrap().replace(">65536<", ">98304<");
+    fs::write(file("outside-changed"), changed).unwrap();
+    fs::remove_file(file("outside-gone")).unwrap();
+    lab.node.command("start-libvirtd");
+    eventually("all are fresh", Duration::from_secs(15), || listed(&|vms| vms.iter().all(fresh)));
+    eventually("what changed is shown", SLACK, || {
+        listed(&|vms| vms.len() == 2 && vms[0]["memory_mib"] == 96 && vms[1]["name"] == vm.name)
+    });
+}

@@ -1,0 +1,185 @@
+//! `"plan": true` on every mutating method: nothing changes, and the call then does what the plan said.
+
+use crate::lab::{Lab, tiny};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Everything that a plan must leave as it is.
+fn picture(lab: &Lab) -> (String, Vec<String>, String, Value, Value) {
+    (
+        lab.node.virsh(&["list", "--all"]),
+        lab.files(),
+        lab.node.virsh(&["net-dumpxml", "default"]),
+        lab.ok("list-tasks", json!({}))["total"].clone(),
+        json!([lab.ok("list-templates", json!({}))["total"], lab.ok("list-nodes", json!({}))["total"]]),
+    )
+}
+
+/// Plans a call, sees that nothing has changed, makes the call, and compares. Returns the plan and the reply.
+fn planned(lab: &Lab, seen: &mut BTreeSet<String>, method: &str, body: Value) -> (Value, Value) {
+    let mut question = body.clone();
+    question["plan"] = json!(true);
+    let before = picture(lab);
+    let plan = lab.ok(method, question)["plan"].clone();
+    assert_eq!(picture(lab), before, "the plan of {method} changed something");
+    assert_eq!(plan["method"], method);
+    let reply = lab.ok(method, body);
+    let task = lab.ok("list-tasks", json!({"method": method, "limit": 1}))["tasks"][0]["id"].clone();
+    let task = lab.ok("describe-task", json!({"task": task}));
+    assert_eq!((&task["target"]["kind"], &task["target"]["name"]), (&plan["target"]["kind"], &plan["target"]["name"]));
+    let mut done = task["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).peekable();
+    for step in plan["steps"].as_array().unwrap() {
+        match step["only_if"].is_null() {
+            true => assert_eq!(done.next(), step["name"].as_str(), "{method}: {plan} {task}"),
+            false => drop(done.next_if(|name| step["name"] == *name)),
+        }
+    }
+    assert_eq!(done.next(), None, "{method}: {plan} {task}");
+    seen.insert(method.to_owned());
+    (plan, reply)
+}
+
+#[test]
+fn what_is_planned_is_done() {
+    let lab = Lab::own();
+    let seen = &mut BTreeSet::new();
+    let (plan, template) = planned(&lab, seen, "register-template", json!({"name": "second", "file": tiny()}));
+    assert_eq!(plan["allocates_bytes"].as_u64().unwrap(), std::fs::metadata(tiny()).unwrap().len());
+    assert_eq!((&plan["node"], &template["name"]), (&json!("local"), &json!("second")));
+
+    let request =
+        json!({"name": "web", "template": "second", "vcpus": 2, "memory_mib": 96, "disk_gib": 1, "start": true});
+    let (plan, vm) = planned(&lab, seen, "create-vm", request.clone());
+    assert_eq!((&plan["admission"]["vcpus"], &plan["admission"]["memory_mib"]), (&json!(2), &json!(96)));
+    assert!(plan["admission"]["free_memory_mib"].as_u64().unwrap() >= 96);
+    assert!(plan["grows_to_bytes"].as_u64().unwrap() >= 1 << 30, "{plan}");
+    let diff = plan["xml_diff"].as_str().unwrap();
+    assert!(diff.starts_with("--- /dev/null\n+++ domain.xml\n@@ "), "{diff}");
+    assert!(diff.contains("+  <title>web</title>\n") && diff.contains("passwd=\"\""), "{diff}");
+    // A plan refuses what the call would refuse.
+    let mut again = request;
+    again["plan"] = json!(true);
+    lab.err("create-vm", again.clone(), 409, "already_exists");
+    again["name"] = json!("other");
+    again["memory_mib"] = json!(10_000_000);
+    lab.err("create-vm", again, 409, "no_capacity");
+
+    let vm = &vm["id"];
+    let change = json!({"vm": vm, "name": "web-2", "vcpus": 1, "memory_mib": 128, "tags": {"a": "b"}});
+    let (plan, modified) = planned(&lab, seen, "modify-vm-spec", change);
+    assert_eq!((&plan["live"], &plan["pending"]), (&modified["live"], &modified["pending"]));
+    assert_eq!(modified["pending"], json!(["vcpus", "memory_mib"]));
+    let diff = plan["xml_diff"].as_str().unwrap();
+    assert!(
+        diff.contains("-  <title>web</title>\n+  <title>web-2</title>\n") && diff.contains("current='1'>2<"),
+        "{diff}"
+    );
+    assert_eq!(plan["admission"]["memory_mib"], 32, "the difference");
+    lab.ok("modify-vm-spec", json!({"vm": vm, "name": "web", "vcpus": 2, "memory_mib": 96}));
+    let data = json!({"vm": vm, "volume": "data"});
+    let (plan, _) = planned(&lab, seen, "create-volume", json!({"name": "data", "size_gib": 1}));
+    assert_eq!((&plan["allocates_bytes"], &plan["grows_to_bytes"]), (&json!(0), &json!(1 << 30)));
+    planned(&lab, seen, "create-volume", json!({"name": "over", "template": "second"}));
+    planned(&lab, seen, "clone-volume", json!({"volume": "data", "name": "copy"}));
+    planned(&lab, seen, "create-volume", json!({"name": "larger", "volume": "copy", "size_gib": 2}));
+    planned(&lab, seen, "create-snapshot", json!({"vm": vm, "name": "with-memory", "memory": true}));
+    planned(&lab, seen, "delete-snapshot", json!({"vm": vm, "snapshot": "with-memory"}));
+    planned(&lab, seen, "attach-volume", data.clone());
+    planned(&lab, seen, "resize-volume", json!({"volume": "data", "size_gib": 2}));
+    planned(&lab, seen, "detach-volume", json!({"vm": vm, "volume": "data", "force": true, "timeout_s": 1}));
+    for name in ["over", "copy", "larger"] {
+        planned(&lab, seen, "delete-volume", json!({"volume": name}));
+    }
+    planned(&lab, seen, "pause-vm", json!({"vm": vm}));
+    planned(&lab, seen, "resume-vm", json!({"vm": vm}));
+    let (plan, _) = planned(&lab, seen, "reboot-vm", json!({"vm": vm, "timeout_s": 1}));
+    assert_eq!(plan["steps"][1], json!({"name": "reset", "only_if": "the guest has not rebooted after 1 s"}), "{plan}");
+    planned(&lab, seen, "reboot-vm", json!({"vm": vm, "force": true}));
+    // A planned stop by force ends no stop that waits.
+    let waiting = lab.server.call("stop-vm", json!({"vm": vm, "timeout_s": 60, "wait": false}));
+    let forced = lab.ok("stop-vm", json!({"vm": vm, "force": true, "plan": true}));
+    assert_eq!(forced["plan"]["steps"], json!([{"name": "cut-power", "only_if": null}]));
+    assert_eq!(lab.ok("describe-task", json!({"task": waiting.body["task"]["id"]}))["state"], "running");
+    planned(&lab, seen, "cancel-task", json!({"task": waiting.body["task"]["id"]}));
+    planned(&lab, seen, "stop-vm", json!({"vm": vm, "timeout_s": 1}));
+    let (plan, _) = planned(&lab, seen, "start-vm", json!({"vm": vm}));
+    assert_eq!(plan["admission"]["memory_mib"], 96);
+    planned(&lab, seen, "stop-vm", json!({"vm": vm, "force": true}));
+    planned(&lab, seen, "attach-volume", data.clone());
+    planned(&lab, seen, "detach-volume", data.clone());
+    planned(&lab, seen, "attach-volume", data);
+    planned(&lab, seen, "create-snapshot", json!({"vm": vm, "name": "off"}));
+    // Images are copied out of snapshots only where the node is this machine.
+    let local = std::env::var_os("VMYARD_TEST_REMOTE").is_none();
+    let child = json!({"vm": vm, "snapshot": "off", "name": "child", "independent": local});
+    planned(&lab, seen, "create-vm-from-snapshot", child);
+    for of in [json!({"name": "of", "volume": "data"}), json!({"name": "of", "vm": vm, "snapshot": "off"})] {
+        match local {
+            true => {
+                planned(&lab, seen, "register-template", of);
+                planned(&lab, seen, "delete-template", json!({"template": "of"}));
+            }
+            false => drop(lab.err("register-template", of, 422, "unsupported")),
+        }
+    }
+    planned(&lab, seen, "delete-vm", json!({"vm": "child"}));
+    planned(&lab, seen, "create-volume", json!({"name": "then", "vm": vm, "snapshot": "off"}));
+    planned(&lab, seen, "delete-volume", json!({"volume": "then"}));
+    planned(&lab, seen, "revert-to-snapshot", json!({"vm": vm, "snapshot": "off", "backup": "before"}));
+    planned(&lab, seen, "delete-snapshot", json!({"vm": vm, "snapshot": "before"}));
+    planned(&lab, seen, "reset-vm-system", json!({"vm": vm}));
+    planned(&lab, seen, "reset-vm-system", json!({"vm": vm, "template": "tiny", "delete_snapshots": true}));
+    let (plan, _) =
+        planned(&lab, seen, "delete-vm", json!({"vm": vm, "delete_volumes": true, "delete_snapshots": true}));
+    let diff = plan["xml_diff"].as_str().unwrap();
+    assert!(diff.starts_with("--- domain.xml\n+++ /dev/null\n") && !diff.contains("passwd="), "{diff}");
+    planned(&lab, seen, "delete-template", json!({"template": "second"}));
+    let (plan, _) = planned(&lab, seen, "create-token", json!({"name": "ann", "role": "viewer"}));
+    assert!(!plan.to_string().contains("vmy_"), "{plan}");
+    planned(&lab, seen, "delete-token", json!({"token": "ann"}));
+
+    let second = crate::lab::NodeProcess::start(&lab.dir.path.join("second"));
+    planned(&lab, seen, "add-node", second.add_request("second"));
+    planned(&lab, seen, "disable-node", json!({"node": "second"}));
+    planned(&lab, seen, "enable-node", json!({"node": "second"}));
+    // With a template that has to be copied first.
+    let far = json!({"name": "far", "template": "tiny", "vcpus": 1, "memory_mib": 96, "node": "second"});
+    let (plan, _) = planned(&lab, seen, "create-vm", far);
+    let image = std::fs::metadata(tiny()).unwrap().len();
+    assert!(plan["allocates_bytes"].as_u64().unwrap() > image, "{plan}");
+    planned(&lab, seen, "delete-vm", json!({"vm": "far"}));
+    lab.ok("disable-node", json!({"node": "second"}));
+    planned(&lab, seen, "delete-node", json!({"node": "second"}));
+
+    // No mutating method was left out.
+    let document: Value =
+        serde_json::from_str(&std::fs::read_to_string(crate::lab::root().join("openapi.json")).unwrap()).unwrap();
+    let mutating = document["paths"].as_object().unwrap().iter().filter(|(_, path)| {
+        let answers = path["post"]["responses"].as_object().unwrap();
+        answers.contains_key("202")
+    });
+    let mutating: BTreeSet<String> = mutating.map(|(path, _)| path.trim_start_matches("/api/").to_owned()).collect();
+    assert_eq!(*seen, mutating);
+}
+
+#[test]
+fn plans_keep_nothing_from_others() {
+    let lab = Lab::shared();
+    let name = lab.name("wanted");
+    let request = json!({"name": name, "template": "tiny", "vcpus": 1, "memory_mib": 64,
+        "networks": [{"network": "default", "mac": "52:54:00:aa:bb:01"}]});
+    let mut plan = request.clone();
+    plan["plan"] = json!(true);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    lab.server.call("create-vm", plan.clone());
+                }
+            });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        lab.ok("create-vm", request);
+    });
+    lab.ok("delete-vm", json!({"vm": name}));
+}

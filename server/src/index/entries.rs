@@ -1,0 +1,108 @@
+//! The VMs, found by id or by name.
+
+use super::{Entry, Seen};
+use crate::store::{VmRecord, name_key};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use uuid::Uuid;
+
+/// The VMs. One that is neither recorded nor seen is dropped.
+#[derive(Default)]
+pub(super) struct Entries {
+    by_id: HashMap<Uuid, Entry>,
+    /// By the key of the name: 10,000 names aren't brought to lower case for each call.
+    by_name: BTreeSet<(Arc<str>, Uuid)>,
+}
+
+impl Entries {
+    pub(super) fn get(&self, id: Uuid) -> Option<&Entry> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Uuid, &Entry)> {
+        self.by_id.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// The VMs of this name, without case.
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = (Uuid, &Entry)> {
+        let key: Arc<str> = name_key(name).into();
+        let found = self.by_name.range((Arc::clone(&key), Uuid::nil())..=(key, Uuid::max()));
+        found.filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
+    }
+
+    /// What its node told of a VM. Its view is replaced by [`Entries::change`] only, since a name may come from it.
+    pub(super) fn seen_mut(&mut self, id: Uuid) -> Option<&mut Seen> {
+        self.by_id.get_mut(&id)?.seen.as_mut()
+    }
+
+    /// The same, of a VM of this node.
+    pub(super) fn seen_on(&mut self, id: Uuid, node: &str) -> Option<&mut Seen> {
+        self.by_id.get_mut(&id).filter(|entry| entry.node == node)?.seen.as_mut()
+    }
+
+    /// Changes a VM, a new one of this node if there is none.
+    pub(super) fn change_or_add(&mut self, id: Uuid, node: &str, f: impl FnOnce(&mut Entry)) {
+        let new = || Entry { node: node.to_owned(), record: None, seen: None, name_key: Arc::default() };
+        self.by_id.entry(id).or_insert_with(new);
+        self.change(id, f);
+    }
+
+    /// Changes a VM, if it is there.
+    pub(super) fn change(&mut self, id: Uuid, f: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.by_id.get_mut(&id) else { return };
+        f(entry);
+        let gone = entry.record.is_none() && entry.seen.is_none();
+        let key = name_key(entry.name());
+        if gone || *entry.name_key != *key {
+            let before = std::mem::replace(&mut entry.name_key, key.into());
+            let now = Arc::clone(&entry.name_key);
+            self.by_name.remove(&(before, id));
+            match gone {
+                true => drop(self.by_id.remove(&id)),
+                false => drop(self.by_name.insert((now, id))),
+            }
+        }
+    }
+}
+
+impl FromIterator<VmRecord> for Entries {
+    fn from_iter<T: IntoIterator<Item = VmRecord>>(records: T) -> Entries {
+        let mut entries = Entries::default();
+        for record in records {
+            let node = record.node.clone();
+            entries.change_or_add(record.id, &node, |entry| entry.record = Some(record));
+        }
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::view, *};
+    use hypervisor::domain::Power;
+
+    #[test]
+    fn a_vm_is_found_by_the_name_it_has_now() {
+        let mut entries = Entries::default();
+        let (id, twin) = (Uuid::new_v4(), Uuid::new_v4());
+        let named = |entries: &Entries, name: &str| {
+            let mut ids: Vec<Uuid> = entries.named(name).map(|(id, _)| id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let see = |entries: &mut Entries, id, name: &str| {
+            let seen = Seen::of(Power::Off, view(id, name), None, 1);
+            entries.change_or_add(id, "a", |entry| entry.seen = Some(seen));
+        };
+        see(&mut entries, id, "Web.1");
+        see(&mut entries, twin, "web.1");
+        assert_eq!(named(&entries, "WEB.1"), if id < twin { [id, twin] } else { [twin, id] });
+        see(&mut entries, twin, "web.10");
+        assert_eq!((named(&entries, "web.1"), named(&entries, "web.10")), (vec![id], vec![twin]));
+        entries.change(id, |entry| entry.seen = None);
+        assert!(entries.get(id).is_none() && named(&entries, "web.1").is_empty());
+        assert_eq!((entries.by_name.len(), entries.iter().count()), (1, 1));
+    }
+}

@@ -1,0 +1,426 @@
+//! The VMs as last seen: what list-vms answers from, so that a silent node delays nothing.
+//!
+//! Two sources flow together here: the store's records (which VMs are ours, and what they are called) and what the
+//! nodes tell (definitions, power states), by events and by scans. Only the reconciler and the operations write;
+//! everything is in memory.
+
+mod entries;
+mod entry;
+mod usage;
+mod volumes;
+
+pub use entry::{Entry, Seen};
+
+use crate::{
+    Error, Result,
+    store::{VmRecord, VolumeRecord},
+};
+use api::{Time, vm::Vm};
+use entries::Entries;
+use hypervisor::domain::{Address, DomainView, Power, Sample};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+use volumes::Volumes;
+
+/// The index.
+pub struct Index {
+    inner: RwLock<Inner>,
+    /// Counts the changes, so that somebody can wait for one.
+    version: watch::Sender<u64>,
+    reads: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: Entries,
+    volumes: Volumes,
+    nodes: BTreeMap<String, NodeSight>,
+    /// Domains that are gone, with the number of the read that told: an older answer doesn't bring them back.
+    gone: HashMap<Uuid, u64>,
+}
+
+/// A node as last seen.
+#[derive(Debug, Clone, Default)]
+pub struct NodeSight {
+    /// Whether it answers.
+    pub up: bool,
+    /// When its VMs were last listed whole.
+    pub scanned_at: Option<Time>,
+}
+
+impl Index {
+    /// An index with the store's records and nodes that have told nothing yet.
+    pub fn new(records: Vec<VmRecord>, volumes: Vec<VolumeRecord>, nodes: impl Iterator<Item = String>) -> Index {
+        let inner = Inner {
+            entries: records.into_iter().collect(),
+            volumes: volumes.into_iter().collect(),
+            nodes: nodes.map(|name| (name, NodeSight::default())).collect(),
+            gone: HashMap::new(),
+        };
+        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0) }
+    }
+
+    /// A number for a read of a node that is about to begin; see [`Index::observe`].
+    pub fn begin_read(&self) -> u64 {
+        self.reads.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Takes in what a node told of a domain (`None`: there is no such domain), by the read of this number.
+    pub fn observe(&self, node: &str, id: Uuid, read: u64, told: Option<(Power, DomainView)>) {
+        self.write(|inner| {
+            let known = inner.entries.get(id);
+            let overtaken = known.and_then(|entry| entry.seen.as_ref()).is_some_and(|seen| seen.read > read);
+            if overtaken || inner.gone.get(&id).is_some_and(|gone| *gone > read) {
+                return;
+            }
+            let Some((power, view)) = told else {
+                forget_sight(inner, node, id);
+                inner.gone.insert(id, read);
+                return;
+            };
+            // A domain of ours that turns up on another node as well is that node's business until it is adopted.
+            if known.and_then(|entry| entry.record.as_ref()).is_some_and(|record| record.node != node) {
+                return;
+            }
+            inner.entries.change_or_add(id, node, |entry| {
+                entry.node = node.to_owned();
+                entry.seen = Some(Seen::of(power, view, entry.seen.take(), read));
+            });
+        });
+    }
+
+    /// Takes in a whole listing of a node, by the read of this number. Returns the domains whose configuration must be
+    /// read: unknown ones, and those in another power state than was known.
+    pub fn observe_listing(&self, node: &str, read: u64, statuses: &[hypervisor::domain::DomainStatus]) -> Vec<Uuid> {
+        let mut unread = Vec::new();
+        let listed: HashSet<Uuid> = statuses.iter().map(|status| status.uuid).collect();
+        self.write(|inner| {
+            inner.gone.retain(|_, told| *told > read);
+            let gone: Vec<Uuid> = inner
+                .entries
+                .iter()
+                .filter(|(id, entry)| {
+                    let older = entry.seen.as_ref().is_some_and(|seen| seen.read < read);
+                    entry.node == node && older && !listed.contains(id)
+                })
+                .map(|(id, _)| id)
+                .collect();
+            for id in gone {
+                forget_sight(inner, node, id);
+            }
+            for status in statuses {
+                match inner.entries.seen_on(status.uuid, node) {
+                    Some(seen) if seen.power == status.power => {
+                        seen.at = Time::now();
+                    }
+                    Some(seen) if seen.read > read => {}
+                    Some(seen) => {
+                        // The state counts at once; the configuration may have changed with it.
+                        (seen.power, seen.at, seen.read) = (status.power, Time::now(), read);
+                        unread.push(status.uuid);
+                    }
+                    None => unread.push(status.uuid),
+                }
+            }
+        });
+        unread
+    }
+
+    /// Takes in the addresses that a guest agent told.
+    pub fn set_agent_addresses(&self, id: Uuid, addresses: Vec<Address>) {
+        self.write(|inner| {
+            if let Some(seen) = inner.entries.seen_mut(id) {
+                seen.agent_addresses = addresses;
+            }
+        });
+    }
+
+    /// Takes in that everything on a node was looked at.
+    pub fn set_scanned(&self, node: &str) {
+        self.write(|inner| {
+            if let Some(sight) = inner.nodes.get_mut(node) {
+                sight.scanned_at = Some(Time::now());
+            }
+        });
+    }
+
+    /// Takes in what the domains of a node have used.
+    pub fn take_samples(&self, node: &str, samples: &[(Uuid, Sample)]) {
+        self.write(|inner| {
+            for (id, sample) in samples {
+                if let Some(seen) = inner.entries.seen_on(*id, node) {
+                    usage::take_sample(seen, *sample);
+                }
+            }
+        });
+    }
+
+    /// Takes in that a domain has left a call unanswered.
+    pub fn set_silent(&self, id: Uuid) {
+        self.write(|inner| {
+            if let Some(seen) = inner.entries.seen_mut(id) {
+                seen.silent = true;
+            }
+        });
+    }
+
+    /// Takes in that a guest was reset.
+    pub fn count_reset(&self, id: Uuid) {
+        self.write(|inner| {
+            if let Some(seen) = inner.entries.seen_mut(id) {
+                seen.resets += 1;
+                seen.agent_addresses.clear();
+            }
+        });
+    }
+
+    /// Takes in whether a node answers.
+    pub fn set_node_up(&self, node: &str, up: bool) {
+        self.write(|inner| {
+            if let Some(sight) = inner.nodes.get_mut(node) {
+                sight.up = up;
+            }
+        });
+    }
+
+    /// Takes in the store's record of a VM.
+    pub fn put_record(&self, record: VmRecord) {
+        self.write(|inner| {
+            let node = record.node.clone();
+            inner.entries.change_or_add(record.id, &node, |entry| {
+                entry.node = record.node.clone();
+                entry.record = Some(record);
+            });
+        });
+    }
+
+    /// Forgets the store's record of a VM. A domain that is still there becomes somebody else's.
+    pub fn drop_record(&self, id: Uuid) {
+        self.write(|inner| {
+            inner.entries.change(id, |entry| entry.record = None);
+        });
+    }
+
+    /// Takes in the store's record of a volume.
+    pub fn put_volume(&self, record: VolumeRecord) {
+        self.write(|inner| inner.volumes.put(record));
+    }
+
+    /// Forgets the store's record of a volume.
+    pub fn drop_volume(&self, id: Uuid) {
+        self.write(|inner| inner.volumes.remove(id));
+    }
+
+    /// The volumes that a VM is to let go of.
+    pub fn detaching_from(&self, vm: Uuid) -> Vec<VolumeRecord> {
+        self.read(|inner| inner.volumes.detaching_from(vm))
+    }
+
+    /// The VM with this id.
+    pub fn get(&self, id: Uuid) -> Option<Entry> {
+        self.read(|inner| inner.entries.get(id).cloned())
+    }
+
+    /// The VM of this name or id. A name of ours goes before the same name of a domain that isn't ours.
+    pub fn resolve(&self, reference: &str) -> Result<(Uuid, Entry)> {
+        self.read(|inner| {
+            let by_id = Uuid::try_parse(reference).ok().and_then(|id| Some((id, inner.entries.get(id)?)));
+            if let Some((id, entry)) = by_id {
+                return Ok((id, entry.clone()));
+            }
+            let named = |ours: bool| {
+                let fits = move |(_, entry): &(Uuid, &Entry)| entry.record.is_some() == ours;
+                inner.entries.named(reference).filter(fits).collect::<Vec<_>>()
+            };
+            let mut found = named(true);
+            if found.is_empty() {
+                found = named(false);
+            }
+            match found.as_slice() {
+                [] => Err(Error::not_found("VM", reference)),
+                [(id, entry)] => Ok((*id, (*entry).clone())),
+                several => Err(Error::Ambiguous {
+                    kind: "VM",
+                    name: reference.to_owned(),
+                    ids: several.iter().map(|(id, entry)| format!("{id} on {}", entry.node)).collect(),
+                }),
+            }
+        })
+    }
+
+    /// The name of a VM, or its id when nothing is known of it.
+    pub fn name_of(&self, id: Uuid) -> String {
+        self.read(|inner| inner.entries.get(id).map_or_else(|| id.to_string(), |entry| entry.name().to_owned()))
+    }
+
+    /// Whether a VM has this name, ours or not, beside this one.
+    pub fn has_name(&self, name: &str, beside: Option<Uuid>) -> bool {
+        self.read(|inner| inner.entries.named(name).any(|(id, _)| Some(id) != beside))
+    }
+
+    /// Runs `f` over all VMs.
+    pub fn each(&self, mut f: impl FnMut(Uuid, &Entry)) {
+        self.at_once(|moment| moment.vms().for_each(|(id, entry)| f(id, entry)));
+    }
+
+    /// Shows the index to `f`; nothing changes meanwhile, so it must be quick.
+    pub fn at_once<T>(&self, f: impl FnOnce(Moment<'_>) -> T) -> T {
+        self.read(|inner| f(Moment { inner }))
+    }
+
+    /// Takes in that there is a further node.
+    pub fn add_node(&self, name: &str) {
+        self.write(|inner| {
+            inner.nodes.entry(name.to_owned()).or_default();
+        });
+    }
+
+    /// Forgets a node with all that is on it.
+    pub fn forget_node(&self, name: &str) {
+        self.write(|inner| {
+            inner.nodes.remove(name);
+            inner.volumes.forget_node(name);
+            let there = |(_, entry): &(Uuid, &Entry)| entry.node == name;
+            let ids: Vec<Uuid> = inner.entries.iter().filter(there).map(|(id, _)| id).collect();
+            for id in ids {
+                inner.entries.change(id, |entry| {
+                    entry.seen = None;
+                    entry.record = None;
+                });
+            }
+        });
+    }
+
+    /// A node as last seen.
+    pub fn node(&self, name: &str) -> NodeSight {
+        self.read(|inner| inner.nodes.get(name).cloned()).unwrap_or_default()
+    }
+
+    /// The VM with this id on the wire.
+    pub fn to_wire(&self, id: Uuid) -> Result<Vm> {
+        let wire = self.at_once(|moment| moment.inner.entries.get(id).map(|entry| moment.to_wire(entry)));
+        wire.ok_or_else(|| Error::not_found("VM", id.to_string()))
+    }
+
+    /// Something to wait for changes with.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Inner) -> T) -> T {
+        f(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, f: impl FnOnce(&mut Inner)) {
+        f(&mut self.inner.write().unwrap_or_else(PoisonError::into_inner));
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// The index at one moment.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    inner: &'a Inner,
+}
+
+impl<'a> Moment<'a> {
+    /// All VMs, in no order.
+    pub fn vms(self) -> impl Iterator<Item = (Uuid, &'a Entry)> {
+        self.inner.entries.iter()
+    }
+
+    /// A VM on the wire.
+    pub fn to_wire(self, entry: &Entry) -> Vm {
+        entry.to_wire(self.inner.nodes.get(&entry.node).is_some_and(|sight| sight.up), &self.inner.volumes)
+    }
+}
+
+fn forget_sight(inner: &mut Inner, node: &str, id: Uuid) {
+    if inner.entries.seen_on(id, node).is_some() {
+        inner.entries.change(id, |entry| entry.seen = None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn view(id: Uuid, name: &str) -> DomainView {
+        let xml = format!(
+            "<domain><name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu><devices/></domain>"
+        );
+        DomainView::parse(&xml).unwrap()
+    }
+
+    fn index() -> Index {
+        Index::new(Vec::new(), Vec::new(), ["a".to_owned(), "b".to_owned()].into_iter())
+    }
+
+    #[test]
+    fn an_overtaken_answer_is_dropped() {
+        let index = index();
+        let id = Uuid::now_v7();
+        let (older, newer) = (index.begin_read(), index.begin_read());
+        index.observe("a", id, newer, Some((Power::Running, view(id, "x"))));
+        index.observe("a", id, older, Some((Power::Off, view(id, "x"))));
+        assert_eq!(index.get(id).unwrap().power(), Some(Power::Running));
+        index.observe("a", id, older, None);
+        assert!(index.get(id).is_some());
+    }
+
+    #[test]
+    fn an_older_answer_brings_nothing_back() {
+        let index = index();
+        let id = Uuid::now_v7();
+        let (older, newer) = (index.begin_read(), index.begin_read());
+        index.observe("a", id, newer, None);
+        index.observe("a", id, older, Some((Power::Off, view(id, "x"))));
+        assert!(index.get(id).is_none());
+        index.observe("a", id, index.begin_read(), Some((Power::Off, view(id, "x"))));
+        assert!(index.get(id).is_some());
+    }
+
+    #[test]
+    fn one_name_twice_is_ambiguous() {
+        let index = index();
+        for node in ["a", "b"] {
+            let id = Uuid::now_v7();
+            index.observe(node, id, index.begin_read(), Some((Power::Off, view(id, "twin"))));
+        }
+        assert!(matches!(index.resolve("TWIN"), Err(Error::Ambiguous { ids, .. }) if ids.len() == 2));
+        assert!(matches!(index.resolve("other"), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_state_that_a_listing_tells_counts_before_the_configuration_is_read() {
+        let index = index();
+        let id = Uuid::now_v7();
+        index.observe("a", id, index.begin_read(), Some((Power::Running, view(id, "x"))));
+        let (listing, later) = (index.begin_read(), index.begin_read());
+        let off = [hypervisor::domain::DomainStatus { uuid: id, power: Power::Off }];
+        assert_eq!(index.observe_listing("a", listing, &off), [id]);
+        assert_eq!(index.get(id).unwrap().power(), Some(Power::Off));
+        // What was read after the listing began goes before what the listing tells.
+        index.observe("a", id, later, Some((Power::Running, view(id, "x"))));
+        assert!(index.observe_listing("a", listing, &off).is_empty());
+        assert_eq!(index.get(id).unwrap().power(), Some(Power::Running));
+    }
+
+    #[test]
+    fn what_a_listing_lacks_is_gone() {
+        let index = index();
+        let id = Uuid::now_v7();
+        index.observe("a", id, index.begin_read(), Some((Power::Off, view(id, "x"))));
+        assert!(index.observe_listing("b", index.begin_read(), &[]).is_empty());
+        assert!(index.get(id).is_some(), "it is on another node");
+        index.observe_listing("a", index.begin_read(), &[]);
+        assert!(index.get(id).is_none());
+    }
+}

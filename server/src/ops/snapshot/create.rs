@@ -1,0 +1,339 @@
+//! Taking snapshots.
+
+use super::{of_id, of_vm};
+use crate::{
+    App, Context, Error, Result, layers, observe,
+    ops::{
+        vm,
+        volume::{gone, lies_at},
+    },
+    store::{
+        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, VolumePhase, VolumeRecord, VolumeRole,
+    },
+    task::{Held, Lock, Outline, Task, Undo, Work},
+};
+use api::{
+    Rpc, Time,
+    snapshot::{CreateSnapshot, Quiesce, Snapshot, SnapshotVmState},
+    task::Target,
+};
+use hypervisor::{
+    ErrorKind, Node,
+    domain::{DomainDisks, Freeze, Power},
+    storage::Backing,
+};
+use uuid::Uuid;
+
+/// A snapshot that is about to be taken: all is checked, nothing is made.
+pub(super) struct Draft {
+    pub(super) record: SnapshotRecord,
+    pub(super) moves: Vec<Move>,
+    disks: Vec<FrozenDisk>,
+    node: Node,
+    on: bool,
+    quiesce: Quiesce,
+}
+
+/// `create-snapshot`
+pub async fn create(context: Context, request: CreateSnapshot) -> Result<Work<Snapshot>> {
+    let app = &context.app;
+    let locks = [Lock::Power, Lock::Disk];
+    let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, CreateSnapshot::NAME)?;
+    let draft = draft(app, &vm, &request).await?;
+    held.extend(lock_volumes(app, &draft.moves, context.task, CreateSnapshot::NAME)?);
+    let target = Target { kind: "snapshot".to_owned(), id: draft.record.id, name: draft.record.name.clone() };
+    let outline = Outline::of(&draft.steps()).on(&vm.node).allocates(0, draft.grows_to());
+    Ok(Work::new(target, held, outline, move |task| async move {
+        let id = draft.record.id;
+        take(&task, draft, true).await?;
+        of_id(&task.app, id).await
+    }))
+}
+
+/// The locks of volumes that are moved.
+pub(super) fn lock_volumes(app: &App, moves: &[Move], task: Uuid, method: &'static str) -> Result<Vec<Held>> {
+    let mut held = Vec::new();
+    for one in moves {
+        held.extend(app.locks.take(one.volume, &format!("volume {}", one.volume), &[Lock::Disk], task, method)?);
+    }
+    Ok(held)
+}
+
+/// Checks everything that a snapshot needs.
+pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot) -> Result<Draft> {
+    let name = vm.entry.name();
+    let Some(record) = &vm.entry.record else {
+        return Err(Error::Unsupported {
+            detail: format!("VM {name} was not made by Vmyard, which doesn't know its disks"),
+            hint: Some(format!("virsh snapshot-create {name} on node {}", vm.node.name())),
+        });
+    };
+    match of_vm(app, vm.id, &request.name).await {
+        Ok(_) => return Err(Error::exists("snapshot", &request.name)),
+        Err(Error::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let power = vm.power(app).await?;
+    let on = power != Power::Off;
+    if request.memory && !on {
+        return Err(Error::field("memory", format!("is not there to be saved: VM {name} is shutoff")));
+    }
+    if request.memory && request.quiesce == Quiesce::Require {
+        let message = "can't be required together with memory, which has what the guest has not written yet";
+        return Err(Error::field("quiesce", message));
+    }
+    let seen = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
+    let agent = seen.as_ref().is_some_and(|view| view.agent_connected);
+    if request.quiesce == Quiesce::Require && on && !(agent && power == Power::Running) {
+        return Err(Error::AgentUnavailable {
+            detail: format!("the guest agent of VM {name} does not answer, and quiesce is required"),
+            hint: "leave quiesce out to take the snapshot without it".to_owned(),
+        });
+    }
+    let foreign = vm.node.foreign_snapshots(vm.id).await?;
+    if foreign > 0 {
+        return Err(Error::Unsupported {
+            detail: format!(
+                "VM {name} has {foreign} snapshots of libvirt's own, which Vmyard's would get in the way of"
+            ),
+            hint: Some(format!("virsh snapshot-delete {} … on node {}", record.domain, vm.node.name())),
+        });
+    }
+    let disks = vm.node.disks(vm.id).await?.ok_or_else(|| Error::not_found("domain of VM", name))?;
+    let volumes = volumes(app, vm, &disks, &request.exclude_disks).await?;
+    let id = Uuid::now_v7();
+    let mut frozen = Vec::new();
+    let mut moves = Vec::new();
+    for volume in &volumes {
+        let view = vm.node.volume(volume.pool, &volume.file).await?;
+        let view = view.ok_or_else(|| gone(volume))?;
+        let from = volume.image();
+        frozen.push(FrozenDisk {
+            snapshot: id,
+            volume: volume.id,
+            device: volume.device.clone().unwrap_or_default(),
+            pool_name: volume.pool_name.clone(),
+            image: from.clone(),
+            backing: backing(app, &vm.node, volume, view.backing).await?,
+            size_bytes: view.capacity,
+            template: volume.template,
+        });
+        moves.push(Move {
+            volume: volume.id,
+            to: overlay_beside(&from),
+            base: from.path.clone(),
+            from,
+            size_bytes: view.capacity,
+        });
+    }
+    let size = seen.map_or((record.spec.vcpus, record.spec.memory_mib), |view| (view.vcpus, view.memory_mib));
+    let memory = match request.memory {
+        true => Some(memory_file(vm, &moves, id, size.1).await?),
+        false => None,
+    };
+    Ok(Draft {
+        record: SnapshotRecord {
+            id,
+            vm: vm.id,
+            name: request.name.clone(),
+            node: vm.node.name().to_owned(),
+            parent: app.store.current_snapshot(vm.id).await?,
+            phase: SnapshotPhase::Creating,
+            spec: SnapshotSpec {
+                vm_name: name.to_owned(),
+                description: request.description.clone(),
+                vm_state: match power {
+                    Power::Running => SnapshotVmState::Running,
+                    Power::Paused => SnapshotVmState::Paused,
+                    Power::Off => SnapshotVmState::Shutoff,
+                },
+                memory,
+                quiesced: false,
+                pause_ms: 0,
+                vm: record.spec.clone(),
+                size,
+            },
+            created_at: Time::now(),
+        },
+        moves,
+        disks: frozen,
+        node: vm.node.clone(),
+        on,
+        quiesce: if agent && power == Power::Running && !request.memory { request.quiesce } else { Quiesce::Never },
+    })
+}
+
+/// What a volume's image stands on. Where libvirt's last look and what is known of the volume say the same, that is it; else its
+/// header is read.
+async fn backing(app: &App, node: &Node, volume: &VolumeRecord, seen: Option<String>) -> Result<Option<String>> {
+    let known = match (&volume.base, volume.template) {
+        (Some(base), _) => Some(base.clone()),
+        (None, Some(template)) => {
+            let copies = app.store.template_copies(Some(template)).await?;
+            copies.into_iter().find(|copy| copy.node == volume.node).map(|copy| copy.path)
+        }
+        (None, None) => None,
+    };
+    match known == seen {
+        true => Ok(known),
+        false => Ok(node.backing_file(volume.pool, &volume.file).await?),
+    }
+}
+
+/// A fresh image in the same pool.
+pub(in crate::ops) fn overlay_beside(image: &Image) -> Image {
+    let file = format!("{}.qcow2", Uuid::now_v7());
+    let directory = image.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    Image { pool: image.pool, path: format!("{directory}/{file}"), file }
+}
+
+/// The file for the memory, beside the system disk; there must be room for all of it.
+async fn memory_file(vm: &vm::Subject, moves: &[Move], snapshot: Uuid, memory_mib: u64) -> Result<Image> {
+    let beside = moves.first().map(|one| one.from.pool).ok_or_else(|| Error::Internal("no disk".to_owned()))?;
+    let pool = vm.node.pool(&beside.to_string()).await?.ok_or_else(|| Error::NotFoundOn {
+        kind: "storage pool",
+        name: beside.to_string(),
+        node: vm.node.name().to_owned(),
+    })?;
+    if pool.available < memory_mib << 20 {
+        return Err(Error::NoCapacity(format!(
+            "storage pool {} has {} MiB free, the memory may take {memory_mib}",
+            pool.name,
+            pool.available >> 20
+        )));
+    }
+    let file = format!("{snapshot}.memory");
+    Ok(Image { pool: pool.uuid, path: pool.path_of(&file), file })
+}
+
+/// The volumes of a VM's disks, the system disk first; refuses disks that can't be in a snapshot.
+async fn volumes(app: &App, vm: &vm::Subject, disks: &DomainDisks, excluded: &[String]) -> Result<Vec<VolumeRecord>> {
+    let name = vm.entry.name();
+    let rows = app.store.volumes_of_vm(vm.id).await?;
+    let here = |path: &str| disks.has_live(path) && disks.has_defined(path);
+    if let Some(row) = rows.iter().find(|row| row.phase == VolumePhase::Detaching || !here(&row.path)) {
+        return Err(Error::WrongState {
+            detail: format!("VM {name} is letting go of volume {}, or was changed outside of Vmyard", row.name),
+            hint: Some("detach it (detach-volume), or start the VM anew".to_owned()),
+        });
+    }
+    let known = |device: &&String| disks.live.iter().any(|disk| disk.target == **device);
+    if let Some(device) = excluded.iter().find(|device| !known(device)) {
+        return Err(Error::field("exclude_disks", format!("names {device}, which VM {name} doesn't have")));
+    }
+    let mut volumes = Vec::new();
+    for disk in disks.live.iter().filter(|disk| !disk.cdrom) {
+        let row = rows.iter().find(|row| Some(&row.path) == disk.path.as_ref());
+        if excluded.contains(&disk.target) && row.is_none_or(|row| row.role == VolumeRole::Data) {
+            continue;
+        }
+        let Some(row) = row else {
+            return Err(Error::Unsupported {
+                detail: format!("disk {} of VM {name} is no volume of Vmyard's", disk.target),
+                hint: Some(format!("leave it out: \"exclude_disks\": [{:?}]", disk.target)),
+            });
+        };
+        if row.format != "qcow2" {
+            return Err(Error::Unsupported {
+                detail: format!("disk {} of VM {name} is {}, which can't have snapshots", disk.target, row.format),
+                hint: Some(format!("leave it out: \"exclude_disks\": [{:?}]", disk.target)),
+            });
+        }
+        volumes.push(VolumeRecord { device: Some(disk.target.clone()), ..row.clone() });
+    }
+    volumes.sort_by_key(|volume| volume.role != VolumeRole::System);
+    Ok(volumes)
+}
+
+impl Draft {
+    pub(super) fn steps(&self) -> Vec<&'static str> {
+        let mut steps = vec!["record-snapshot"];
+        steps.extend(self.moves.iter().map(|_| "make-overlay"));
+        steps.extend(self.record.spec.memory.as_ref().map(|_| "keep-memory"));
+        steps.extend(["take-snapshot", "make-ready"]);
+        steps
+    }
+
+    pub(super) fn grows_to(&self) -> u64 {
+        let memory = self.record.spec.memory.as_ref().map_or(0, |_| self.record.spec.size.1 << 20);
+        self.moves.iter().map(|one| one.size_bytes).sum::<u64>() + memory
+    }
+}
+
+/// Takes the snapshot, step by step. As the task's last work it ends the task's journal.
+pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
+    let app = &task.app;
+    let Draft { mut record, moves, disks, node, on, quiesce } = draft;
+    let (vm, at) = (record.vm, node.name().to_owned());
+    let forget = Undo::ForgetSnapshot { snapshot: record.id };
+    task.step("record-snapshot", Some(forget), app.store.insert_snapshot(&record, &disks)).await?;
+    for one in &moves {
+        let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
+        make_overlay(task, &node, one, Backing::qcow2(&one.base), delete).await?;
+    }
+    if let Some(memory) = &record.spec.memory {
+        let (pool, file) = (memory.pool, memory.file.clone());
+        let delete = Undo::DeleteMemory { node: at.clone(), snapshot: record.id, pool, file };
+        task.step("keep-memory", Some(delete), async { Ok(()) }).await?;
+    }
+    let settle =
+        Undo::SettleSnapshot { node: at, snapshot: record.id, moves: moves.clone(), task: last.then_some(task.id) };
+    let (quiesced, pause_ms) = task
+        .step("take-snapshot", Some(settle), async {
+            if !on {
+                node.switch_disks(vm, &layers::switches(&moves)).await?;
+                return Ok((false, 0));
+            }
+            let watch = node.watch_pauses(vm);
+            let quiesced = freeze(&node, &record, &moves, quiesce).await?;
+            let sure = record.spec.memory.is_some() && record.spec.vm_state == SnapshotVmState::Running;
+            Ok((quiesced, watch.total(sure).await.as_millis() as u64))
+        })
+        .await?;
+    (record.spec.quiesced, record.spec.pause_ms) = (quiesced, pause_ms);
+    let ready = app.store.snapshot_is_ready(&record, &moves, last.then_some(task.id));
+    match last {
+        true => task.last_step("make-ready", ready).await?,
+        false => task.step("make-ready", None, ready).await?,
+    }
+    layers::sync(app, &moves).await?;
+    if let Some(memory) = &record.spec.memory {
+        // libvirt has written the file without telling its pool.
+        node.refresh_pool(memory.pool).await.unwrap_or_else(|error| tracing::warn!(%error, "a pool is not refreshed"));
+    }
+    observe::refresh_after(app, &node, vm).await;
+    Ok(())
+}
+
+/// Makes the overlay that a volume is to go on in.
+pub(in crate::ops) async fn make_overlay(
+    task: &Task,
+    node: &Node,
+    one: &Move,
+    backing: Backing,
+    delete: Undo,
+) -> Result<()> {
+    let made = node.create_overlay(one.to.pool, &one.to.file, one.size_bytes, &backing);
+    task.step("make-overlay", Some(delete), async { lies_at(&made.await?, &one.to.path) }).await
+}
+
+/// Freezes the disks; where that is only wished for, without the agent when it doesn't answer. Returns whether it did.
+async fn freeze(node: &Node, record: &SnapshotRecord, moves: &[Move], quiesce: Quiesce) -> Result<bool> {
+    let memory = record.spec.memory.as_ref().map(|memory| memory.path.clone());
+    let switches = layers::switches(moves);
+    if quiesce != Quiesce::Never {
+        let how = Freeze { memory: None, quiesce: true };
+        match node.freeze_disks(record.vm, &switches, &how).await {
+            Err(error) if quiesce == Quiesce::Auto && is_of_the_agent(&error) => {
+                tracing::info!(%error, "a snapshot is taken without the guest agent");
+            }
+            frozen => return Ok(frozen.map(|()| true)?),
+        }
+    }
+    node.freeze_disks(record.vm, &switches, &Freeze { memory, quiesce: false }).await?;
+    Ok(false)
+}
+
+fn is_of_the_agent(error: &hypervisor::Error) -> bool {
+    error.kind == ErrorKind::Agent || error.cause.contains("guest agent") || error.cause.contains("fsfreeze")
+}

@@ -1,0 +1,579 @@
+//! Snapshots, the images that they keep, and images that are to be deleted.
+
+use super::{
+    Store, VmRecord, VmSpec, expect_one, failed, from_json, is_taken, name_key, parse_uuid, task::close_journal,
+    to_json,
+};
+use crate::{Error, Result};
+use api::{Time, snapshot::SnapshotVmState};
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// A snapshot of a VM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// The VM, which may be gone.
+    pub vm: Uuid,
+    /// Its name, unique among the VM's.
+    pub name: String,
+    /// The node.
+    pub node: String,
+    /// The snapshot that the VM was on.
+    pub parent: Option<Uuid>,
+    /// How far it is.
+    pub phase: SnapshotPhase,
+    /// The rest.
+    pub spec: SnapshotSpec,
+    /// When it was taken.
+    pub created_at: Time,
+}
+
+/// How far a snapshot is.
+///
+/// ```text
+/// Creating ──> Ready ──> Deleting ──> (gone, when its images are)
+///    └──> (gone: unwound)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotPhase {
+    /// It is being taken.
+    Creating,
+    /// It can be used.
+    Ready,
+    /// It is hidden, and goes when what stands on its images allows it. Never taken back.
+    Deleting,
+}
+
+impl SnapshotPhase {
+    fn as_str(self) -> &'static str {
+        match self {
+            SnapshotPhase::Creating => "creating",
+            SnapshotPhase::Ready => "ready",
+            SnapshotPhase::Deleting => "deleting",
+        }
+    }
+
+    fn parse(text: &str) -> Result<SnapshotPhase> {
+        let all = [SnapshotPhase::Creating, SnapshotPhase::Ready, SnapshotPhase::Deleting];
+        let found = all.into_iter().find(|phase| phase.as_str() == text);
+        found.ok_or_else(|| Error::Internal(format!("the database has {text:?} for a snapshot's phase")))
+    }
+}
+
+/// What is known of a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotSpec {
+    /// The VM's name then.
+    pub vm_name: String,
+    /// Free text.
+    pub description: String,
+    /// What the VM did.
+    pub vm_state: SnapshotVmState,
+    /// The file with its memory.
+    pub memory: Option<Image>,
+    /// Whether the guest's file systems were frozen.
+    pub quiesced: bool,
+    /// How long the guest stood still, in milliseconds.
+    pub pause_ms: u64,
+    /// The VM as it was.
+    pub vm: VmSpec,
+    /// Its size then, in virtual CPUs and MiB: a VM that resumes needs room for it.
+    pub size: (u32, u64),
+}
+
+/// An image, or another file, in a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The pool.
+    pub pool: Uuid,
+    /// libvirt's name for the volume.
+    pub file: String,
+    /// Where it is on the node.
+    pub path: String,
+}
+
+/// A disk of a snapshot: an image that nobody writes to any more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrozenDisk {
+    /// The snapshot.
+    pub snapshot: Uuid,
+    /// The volume.
+    pub volume: Uuid,
+    /// The device that it was.
+    pub device: String,
+    /// The pool's name.
+    pub pool_name: String,
+    /// The image.
+    pub image: Image,
+    /// The path of the image that it stands on.
+    pub backing: Option<String>,
+    /// Virtual size, in bytes.
+    pub size_bytes: u64,
+    /// The template at the bottom.
+    pub template: Option<Uuid>,
+}
+
+/// A volume that goes on in another image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The volume.
+    pub volume: Uuid,
+    /// The image that it was on.
+    pub from: Image,
+    /// The image that it is on from then on, in the same pool.
+    pub to: Image,
+    /// The path of the image that the new one stands on.
+    pub base: String,
+    /// Its virtual size, in bytes.
+    pub size_bytes: u64,
+}
+
+/// What stands on an image: a volume's own image, or one that another snapshot keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Above {
+    /// A volume.
+    Volume(Uuid, Image),
+    /// A disk of a snapshot.
+    Frozen(Box<FrozenDisk>),
+}
+
+impl Above {
+    /// The volume that it is of.
+    pub fn volume(&self) -> Uuid {
+        match self {
+            Above::Volume(volume, _) => *volume,
+            Above::Frozen(disk) => disk.volume,
+        }
+    }
+
+    /// Its image.
+    pub fn image(&self) -> &Image {
+        match self {
+            Above::Volume(_, image) => image,
+            Above::Frozen(disk) => &disk.image,
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &str {
+        &self.image().path
+    }
+}
+
+const COLUMNS: &str = "id, vm, name, node, parent, phase, spec, created_at";
+const DISK_COLUMNS: &str = "snapshot, volume, device, pool, pool_name, file, path, backing, size_bytes, template";
+
+impl Store {
+    /// Adds a snapshot that is being taken. Its name may be taken.
+    pub async fn insert_snapshot(&self, snapshot: &SnapshotRecord, disks: &[FrozenDisk]) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let inserted = sqlx::query(
+            "insert into snapshot (id, vm, name, name_key, node, parent, phase, spec, created_at, revision)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)",
+        )
+        .bind(snapshot.id.to_string())
+        .bind(snapshot.vm.to_string())
+        .bind(&snapshot.name)
+        .bind(name_key(&snapshot.name))
+        .bind(&snapshot.node)
+        .bind(snapshot.parent.map(|id| id.to_string()))
+        .bind(snapshot.phase.as_str())
+        .bind(to_json(&snapshot.spec)?)
+        .bind(snapshot.created_at.0)
+        .execute(&mut *transaction)
+        .await;
+        match inserted {
+            Ok(_) => {}
+            Err(error) if is_taken(&error) => return Err(Error::exists("snapshot", &snapshot.name)),
+            Err(error) => return Err(failed("add a snapshot")(error)),
+        }
+        for disk in disks {
+            sqlx::query(
+                "insert into snapshot_disk (snapshot, volume, device, pool, pool_name, file, path, backing, size_bytes, template)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(disk.snapshot.to_string())
+            .bind(disk.volume.to_string())
+            .bind(&disk.device)
+            .bind(disk.image.pool.to_string())
+            .bind(&disk.pool_name)
+            .bind(&disk.image.file)
+            .bind(&disk.image.path)
+            .bind(disk.backing.clone())
+            .bind(disk.size_bytes as i64)
+            .bind(disk.template.map(|id| id.to_string()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("add a snapshot's disk"))?;
+        }
+        transaction.commit().await.map_err(failed("add a snapshot"))
+    }
+
+    /// Makes a snapshot ready, moves the volumes to the images in which they go on and the VM onto the snapshot; with `task`
+    /// its journal ends with that. In one: from here on a crash takes nothing back. Done already, it does nothing.
+    pub async fn snapshot_is_ready(&self, snapshot: &SnapshotRecord, moves: &[Move], task: Option<Uuid>) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let updated = sqlx::query(
+            "update snapshot set phase = 'ready', spec = $1, revision = revision + 1 where id = $2 and phase = 'creating'",
+        )
+        .bind(to_json(&snapshot.spec)?)
+        .bind(snapshot.id.to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("make a snapshot ready"))?;
+        if updated.rows_affected() == 0 {
+            return Ok(());
+        }
+        move_volumes(&mut transaction, moves).await?;
+        stand_on(&mut transaction, snapshot.vm, snapshot.id).await?;
+        if let Some(task) = task {
+            close_journal(&mut transaction, task).await?;
+        }
+        transaction.commit().await.map_err(failed("make a snapshot ready"))
+    }
+
+    /// Moves volumes to new images over a snapshot's and the VM onto it, leaves the images that they were on as leftovers,
+    /// and ends the task's journal; in one.
+    pub async fn is_reverted(&self, snapshot: &SnapshotRecord, moves: &[Move], task: Uuid) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        move_volumes(&mut transaction, moves).await?;
+        for left in moves {
+            leave(&mut transaction, &snapshot.node, &left.from).await?;
+        }
+        stand_on(&mut transaction, snapshot.vm, snapshot.id).await?;
+        close_journal(&mut transaction, task).await?;
+        transaction.commit().await.map_err(failed("end a revert"))
+    }
+
+    /// Moves a VM's system volume to a new image over a template, off all snapshots, of which these go; leaves the image that it
+    /// was on as a leftover, and ends the task's journal; in one.
+    pub async fn vm_is_reset(
+        &self,
+        vm: &mut VmRecord,
+        moved: &Move,
+        with_snapshots: &[SnapshotRecord],
+        task: Uuid,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let sql = "update vm set spec = $1, snapshot = null, revision = revision + 1 where id = $2 and revision = $3";
+        let updated = sqlx::query(sql).bind(to_json(&vm.spec)?).bind(vm.id.to_string()).bind(vm.revision);
+        let updated = updated.execute(&mut *transaction).await.map_err(failed("reset a VM"))?;
+        expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
+        move_volumes(&mut transaction, std::slice::from_ref(moved)).await?;
+        let query = sqlx::query("update volume set base = null, template = $1 where id = $2");
+        let query = query.bind(vm.spec.template.to_string()).bind(moved.volume.to_string());
+        query.execute(&mut *transaction).await.map_err(failed("note a volume's template"))?;
+        leave(&mut transaction, &vm.node, &moved.from).await?;
+        for snapshot in with_snapshots {
+            hide(&mut transaction, snapshot).await?;
+        }
+        close_journal(&mut transaction, task).await?;
+        transaction.commit().await.map_err(failed("reset a VM"))?;
+        vm.revision += 1;
+        Ok(())
+    }
+
+    /// Forgets a snapshot that was being taken; one that is ready stays.
+    pub async fn forget_unfinished_snapshot(&self, id: Uuid) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        for sql in [
+            "delete from snapshot_disk where snapshot in (select id from snapshot where id = $1 and phase = 'creating')",
+            "delete from snapshot where id = $1 and phase = 'creating'",
+        ] {
+            let deleted = sqlx::query(sql).bind(id.to_string()).execute(&mut *transaction).await;
+            deleted.map_err(failed("forget a snapshot"))?;
+        }
+        transaction.commit().await.map_err(failed("forget a snapshot"))
+    }
+
+    /// Hides a snapshot that is to go: its name is free, and what was on it is on its parent. Its memory is a leftover. Never
+    /// taken back.
+    pub async fn mark_snapshot_deleting(&self, snapshot: &SnapshotRecord) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        hide(&mut transaction, snapshot).await?;
+        transaction.commit().await.map_err(failed("mark a snapshot"))
+    }
+
+    /// Forgets a hidden snapshot that has no image any more; returns whether it has none.
+    pub async fn forget_empty_snapshot(&self, id: Uuid) -> Result<bool> {
+        let deleted = sqlx::query(
+            "delete from snapshot where id = $1 and phase = 'deleting'
+             and not exists (select 1 from snapshot_disk where snapshot = $1)",
+        )
+        .bind(id.to_string())
+        .execute(&self.pool)
+        .await;
+        Ok(deleted.map_err(failed("forget a snapshot"))?.rows_affected() == 1)
+    }
+
+    /// The snapshots of a VM, the oldest first, hidden ones included.
+    pub async fn snapshots_of(&self, vm: Uuid) -> Result<Vec<SnapshotRecord>> {
+        let sql = format!("select {COLUMNS} from snapshot where vm = $1 order by created_at, id");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(vm.to_string()).fetch_all(&self.pool).await;
+        rows.map_err(failed("read the snapshots of a VM"))?.iter().map(read).collect()
+    }
+
+    /// The hidden snapshots on a node, the newest first: what stands on another goes before it.
+    pub async fn deleting_snapshots(&self, node: &str) -> Result<Vec<SnapshotRecord>> {
+        let sql = format!(
+            "select {COLUMNS} from snapshot where node = $1 and phase = 'deleting' order by created_at desc, id desc"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(node).fetch_all(&self.pool).await;
+        rows.map_err(failed("read the snapshots that go"))?.iter().map(read).collect()
+    }
+
+    /// The snapshot with this id.
+    pub async fn snapshot(&self, id: Uuid) -> Result<Option<SnapshotRecord>> {
+        let sql = format!("select {COLUMNS} from snapshot where id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&self.pool).await;
+        row.map_err(failed("read a snapshot"))?.as_ref().map(read).transpose()
+    }
+
+    /// The disks of a snapshot, by device.
+    pub async fn disks_of_snapshot(&self, snapshot: Uuid) -> Result<Vec<FrozenDisk>> {
+        self.frozen("where snapshot = $1 order by device", snapshot.to_string()).await
+    }
+
+    /// The images that snapshots keep of a volume.
+    pub async fn frozen_of_volume(&self, volume: Uuid) -> Result<Vec<FrozenDisk>> {
+        self.frozen("where volume = $1 order by snapshot", volume.to_string()).await
+    }
+
+    async fn frozen(&self, which: &str, value: String) -> Result<Vec<FrozenDisk>> {
+        let sql = format!("select {DISK_COLUMNS} from snapshot_disk {which}");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).fetch_all(&self.pool).await;
+        rows.map_err(failed("read the disks of snapshots"))?.iter().map(read_disk).collect()
+    }
+
+    /// The snapshot that a VM is on.
+    pub async fn current_snapshot(&self, vm: Uuid) -> Result<Option<Uuid>> {
+        let row = sqlx::query("select snapshot from vm where id = $1").bind(vm.to_string()).fetch_optional(&self.pool);
+        let row = row.await.map_err(failed("read a VM's snapshot"))?;
+        row.and_then(|row| row.get::<Option<String>, _>("snapshot")).map(|id| parse_uuid(&id)).transpose()
+    }
+
+    /// What stands on an image, by what is known of volumes and snapshots.
+    pub async fn above(&self, node: &str, path: &str) -> Result<Vec<Above>> {
+        let mut above = Vec::new();
+        let rows = sqlx::query("select id, pool, file, path from volume where node = $1 and base = $2")
+            .bind(node)
+            .bind(path)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed("read what stands on an image"))?;
+        for row in &rows {
+            above.push(Above::Volume(parse_uuid(row.get("id"))?, read_image(row)?));
+        }
+        let columns = DISK_COLUMNS.replace(", ", ", d.");
+        let sql = format!(
+            "select d.{columns} from snapshot_disk d join snapshot s on s.id = d.snapshot where s.node = $1 and d.backing = $2"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(node).bind(path).fetch_all(&self.pool).await;
+        for row in &rows.map_err(failed("read what stands on an image"))? {
+            above.push(Above::Frozen(Box::new(read_disk(row)?)));
+        }
+        Ok(above)
+    }
+
+    /// Takes a disk out of a snapshot, and leaves its image, on which nothing stands, as a leftover.
+    pub async fn drop_frozen(&self, node: &str, disk: &FrozenDisk) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        forget_frozen(&mut transaction, disk).await?;
+        leave(&mut transaction, node, &disk.image).await?;
+        transaction.commit().await.map_err(failed("drop an image"))
+    }
+
+    /// The image above has taken in what it needs of a snapshot's disk, and stands on what that stood on.
+    pub async fn frozen_was_taken_in(&self, node: &str, disk: &FrozenDisk, above: &Above) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let backing = disk.backing.clone();
+        let done = match above {
+            Above::Volume(volume, _) => {
+                let sql = "update volume set base = $1, revision = revision + 1 where id = $2";
+                sqlx::query(sql).bind(backing).bind(volume.to_string()).execute(&mut *transaction).await
+            }
+            Above::Frozen(above) => {
+                let sql = "update snapshot_disk set backing = $1 where snapshot = $2 and volume = $3";
+                let query = sqlx::query(sql).bind(backing).bind(above.snapshot.to_string());
+                query.bind(above.volume.to_string()).execute(&mut *transaction).await
+            }
+        };
+        done.map_err(failed("note where an image stands"))?;
+        forget_frozen(&mut transaction, disk).await?;
+        leave(&mut transaction, node, &disk.image).await?;
+        transaction.commit().await.map_err(failed("merge an image"))
+    }
+
+    /// A snapshot's disk has taken in all of the image above, and its image stands for that from now on.
+    pub async fn frozen_took_in(&self, node: &str, disk: &FrozenDisk, above: &Above) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let (image, gone) = match above {
+            Above::Volume(volume, gone) => {
+                sqlx::query("update volume set file = $1, path = $2, base = $3, revision = revision + 1 where id = $4")
+                    .bind(&disk.image.file)
+                    .bind(&disk.image.path)
+                    .bind(disk.backing.clone())
+                    .bind(volume.to_string())
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed("note a volume's image"))?;
+                (&disk.image, gone)
+            }
+            Above::Frozen(above) => {
+                sqlx::query(
+                    "update snapshot_disk set file = $1, path = $2, backing = $3 where snapshot = $4 and volume = $5",
+                )
+                .bind(&disk.image.file)
+                .bind(&disk.image.path)
+                .bind(disk.backing.clone())
+                .bind(above.snapshot.to_string())
+                .bind(above.volume.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("note a snapshot's image"))?;
+                (&disk.image, &above.image)
+            }
+        };
+        for sql in [
+            "update volume set base = $1 where node = $2 and base = $3",
+            "update snapshot_disk set backing = $1 where backing = $3 and snapshot in (select id from snapshot where node = $2)",
+        ] {
+            let query = sqlx::query(sql).bind(&image.path).bind(node).bind(&gone.path);
+            query.execute(&mut *transaction).await.map_err(failed("note where images stand"))?;
+        }
+        forget_frozen(&mut transaction, disk).await?;
+        leave(&mut transaction, node, gone).await?;
+        transaction.commit().await.map_err(failed("merge an image"))
+    }
+
+    /// The images and memory files of snapshots, and leftovers, by node and path: what is no volume of its own.
+    pub async fn snapshot_files(&self) -> Result<HashSet<(String, String)>> {
+        let rows = sqlx::query(
+            "select s.node, d.path from snapshot_disk d join snapshot s on s.id = d.snapshot
+             union select node, path from leftover",
+        );
+        let rows = rows.fetch_all(&self.pool).await.map_err(failed("read the images of snapshots"))?;
+        let mut files: HashSet<_> = rows.iter().map(|row| (row.get("node"), row.get("path"))).collect();
+        let sql = format!("select {COLUMNS} from snapshot");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await;
+        for row in &rows.map_err(failed("read the snapshots"))? {
+            let snapshot = read(row)?;
+            files.extend(snapshot.spec.memory.map(|memory| (snapshot.node, memory.path)));
+        }
+        Ok(files)
+    }
+
+    /// Whether a volume or a snapshot has this image.
+    pub async fn names_image(&self, node: &str, path: &str) -> Result<bool> {
+        let sql = "select (select count(*) from volume where node = $1 and path = $2)
+                   + (select count(*) from snapshot_disk d join snapshot s on s.id = d.snapshot
+                      where s.node = $1 and d.path = $2) as n";
+        let row = sqlx::query(sql).bind(node).bind(path).fetch_one(&self.pool).await;
+        Ok(row.map_err(failed("look for an image"))?.get::<i64, _>("n") > 0)
+    }
+
+    /// The images on a node that are to be deleted.
+    pub async fn leftovers(&self, node: &str) -> Result<Vec<Image>> {
+        let rows = sqlx::query("select pool, file, path from leftover where node = $1").bind(node);
+        let rows = rows.fetch_all(&self.pool).await.map_err(failed("read what is to be deleted"))?;
+        rows.iter().map(read_image).collect()
+    }
+
+    /// Forgets an image that was deleted.
+    pub async fn forget_leftover(&self, node: &str, image: &Image) -> Result<()> {
+        let query = sqlx::query("delete from leftover where node = $1 and path = $2").bind(node).bind(&image.path);
+        query.execute(&self.pool).await.map(|_| ()).map_err(failed("forget what was deleted"))
+    }
+}
+
+async fn move_volumes(transaction: &mut Transaction<'_, Any>, moves: &[Move]) -> Result<()> {
+    for volume in moves {
+        sqlx::query(
+            "update volume set file = $1, path = $2, base = $3, size_bytes = $4, revision = revision + 1 where id = $5",
+        )
+        .bind(&volume.to.file)
+        .bind(&volume.to.path)
+        .bind(&volume.base)
+        .bind(volume.size_bytes as i64)
+        .bind(volume.volume.to_string())
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("move a volume to another image"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn hide(transaction: &mut Transaction<'_, Any>, snapshot: &SnapshotRecord) -> Result<()> {
+    if let Some(memory) = &snapshot.spec.memory {
+        leave(transaction, &snapshot.node, memory).await?;
+    }
+    for sql in [
+        "update snapshot set parent = (select parent from snapshot where id = $1) where parent = $1",
+        "update vm set snapshot = (select parent from snapshot where id = $1) where snapshot = $1",
+        "update snapshot set phase = 'deleting', name_key = id, revision = revision + 1 where id = $1",
+    ] {
+        let marked = sqlx::query(sql).bind(snapshot.id.to_string()).execute(&mut **transaction).await;
+        marked.map_err(failed("mark a snapshot"))?;
+    }
+    Ok(())
+}
+
+async fn stand_on(transaction: &mut Transaction<'_, Any>, vm: Uuid, snapshot: Uuid) -> Result<()> {
+    let query =
+        sqlx::query("update vm set snapshot = $1 where id = $2").bind(snapshot.to_string()).bind(vm.to_string());
+    query.execute(&mut **transaction).await.map(|_| ()).map_err(failed("move a VM onto a snapshot"))
+}
+
+async fn leave(transaction: &mut Transaction<'_, Any>, node: &str, image: &Image) -> Result<()> {
+    sqlx::query(
+        "insert into leftover (node, pool, file, path) values ($1, $2, $3, $4) on conflict (node, pool, file) do nothing",
+    )
+    .bind(node)
+    .bind(image.pool.to_string())
+    .bind(&image.file)
+    .bind(&image.path)
+    .execute(&mut **transaction)
+    .await
+    .map(|_| ())
+    .map_err(failed("note what is to be deleted"))
+}
+
+async fn forget_frozen(transaction: &mut Transaction<'_, Any>, disk: &FrozenDisk) -> Result<()> {
+    let query = sqlx::query("delete from snapshot_disk where snapshot = $1 and volume = $2");
+    let query = query.bind(disk.snapshot.to_string()).bind(disk.volume.to_string());
+    query.execute(&mut **transaction).await.map(|_| ()).map_err(failed("forget a snapshot's disk"))
+}
+
+fn read(row: &AnyRow) -> Result<SnapshotRecord> {
+    Ok(SnapshotRecord {
+        id: parse_uuid(row.get("id"))?,
+        vm: parse_uuid(row.get("vm"))?,
+        name: row.get("name"),
+        node: row.get("node"),
+        parent: row.get::<Option<String>, _>("parent").map(|id| parse_uuid(&id)).transpose()?,
+        phase: SnapshotPhase::parse(row.get("phase"))?,
+        spec: from_json(row.get("spec"))?,
+        created_at: Time(row.get("created_at")),
+    })
+}
+
+fn read_image(row: &AnyRow) -> Result<Image> {
+    Ok(Image { pool: parse_uuid(row.get("pool"))?, file: row.get("file"), path: row.get("path") })
+}
+
+fn read_disk(row: &AnyRow) -> Result<FrozenDisk> {
+    Ok(FrozenDisk {
+        snapshot: parse_uuid(row.get("snapshot"))?,
+        volume: parse_uuid(row.get("volume"))?,
+        device: row.get("device"),
+        pool_name: row.get("pool_name"),
+        image: read_image(row)?,
+        backing: row.get("backing"),
+        size_bytes: row.get::<i64, _>("size_bytes") as u64,
+        template: row.get::<Option<String>, _>("template").map(|id| parse_uuid(&id)).transpose()?,
+    })
+}
