@@ -220,8 +220,23 @@ impl Play<'_> {
         }
     }
 
+    /// Waits until no hidden snapshot has an image that can go: one is read here that nobody is just taking out.
+    fn quiet(&self) {
+        eventually("no image of a hidden snapshot can go", END, || {
+            let listed = self.snapshots();
+            let disks = |one: &Value| one["disks"].as_array().unwrap().clone();
+            let volumes = self.model.disks.keys().map(|id| self.volume(id)["backing_chain"][0]["path"].clone());
+            let below: Vec<Value> =
+                listed.iter().flat_map(disks).map(|disk| disk["backing"].clone()).chain(volumes).collect();
+            let on = |disk: &Value| below.iter().filter(|path| **path == disk["path"]).count();
+            let hidden = listed.iter().filter(|one| one["state"] == "deleting");
+            hidden.flat_map(disks).all(|disk| on(&disk) > 1).then_some(())
+        });
+    }
+
     /// Everything is as the model says.
     fn check(&self) {
+        self.quiet();
         let listed = self.snapshots();
         let ready: BTreeMap<&str, &Value> =
             listed.iter().filter(|one| one["state"] == "ready").map(|one| (one["id"].as_str().unwrap(), one)).collect();

@@ -175,8 +175,15 @@ impl Scene<'_> {
             let mut named: BTreeSet<String> = self.disks().iter().map(path).collect();
             named.insert(image.to_owned());
             let mut memories = Vec::new();
+            // A hidden one's images may be on their way out.
+            let mut going = BTreeSet::new();
             for snapshot in self.lab.ok("list-snapshots", json!({"vm": "scene"}))["snapshots"].as_array().unwrap() {
-                named.extend(snapshot["disks"].as_array().unwrap().iter().map(path));
+                let images = snapshot["disks"].as_array().unwrap().iter().map(path);
+                if snapshot["state"] == "deleting" {
+                    going.extend(images);
+                    continue;
+                }
+                named.extend(images);
                 memories.extend(
                     (snapshot["memory"] == true).then(|| format!("{}.memory", snapshot["id"].as_str().unwrap())),
                 );
@@ -190,6 +197,7 @@ impl Scene<'_> {
             }
             let is_known = |file: &String| {
                 named.contains(file)
+                    || going.contains(file)
                     || memories.iter().any(|memory| file.ends_with(memory))
                     || file.rsplit('/').next().unwrap().starts_with(&self.id)
             };
