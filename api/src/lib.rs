@@ -9,6 +9,7 @@ pub mod cloud_init;
 pub mod modify;
 pub mod network;
 pub mod node;
+pub mod orphan;
 pub mod page;
 pub mod plan;
 pub mod pool;
