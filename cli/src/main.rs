@@ -13,6 +13,7 @@ mod lists;
 mod network;
 mod node;
 mod openapi;
+mod orphan;
 mod outcome;
 mod output;
 mod plan;
@@ -73,6 +74,9 @@ enum Verb {
     /// Work with snapshots of VMs
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// List or delete what is left over on the nodes
+    #[command(subcommand)]
+    Orphan(orphan::Verb),
     /// List, make or delete tokens: who may call, and what
     #[command(subcommand)]
     Token(token::Verb),
@@ -116,6 +120,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Network(verb) => network::run(client, output, verb),
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),
+        Verb::Orphan(verb) => orphan::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
         Verb::Serve(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),

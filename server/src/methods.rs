@@ -1,7 +1,7 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, network, node, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{audit, network, node, orphan, pool, session, snapshot, task, template, token, vm, volume},
     rpc::Table,
 };
 
@@ -53,6 +53,8 @@ pub fn table() -> Table {
         .work(task::cancel)
         .session(session::sign_in)
         .session(session::sign_out)
+        .read(orphan::list)
+        .work(orphan::clean)
         .work(token::create)
         .read(token::list)
         .work(token::delete)

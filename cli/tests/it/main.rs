@@ -23,6 +23,7 @@ mod life;
 mod list;
 mod modify;
 mod nodes;
+mod orphans;
 mod outside;
 mod plan;
 mod random;

@@ -18,7 +18,7 @@ pub use disks::{DataDisk, DomainDisks};
 pub use layers::{Freeze, Switch};
 pub use metadata::{Metadata, TemplateRef};
 pub use modify::{Before, Labels, Plugged, preview};
-pub use ops::{Address, AddressSource, DomainStatus, Power, Sample};
+pub use ops::{Address, AddressSource, DomainStatus, DomainText, Power, Sample};
 pub use resize::{Headroom, Sizes};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{DiskView, DomainView, NicView};

@@ -8,6 +8,7 @@ pub mod copies;
 pub mod find;
 pub mod network;
 pub mod node;
+pub mod orphan;
 pub mod page;
 pub mod pool;
 pub mod session;
