@@ -19,7 +19,7 @@ pub struct Known {
     ledger: HashMap<Key, MadeRecord>,
 }
 
-/// What the ledger knows a thing by.
+/// What the ledger knows a thing by: whether it is a domain, its pool, its name.
 type Key = (bool, Option<Uuid>, String);
 
 impl Known {
