@@ -109,3 +109,10 @@ pub async fn delete_leftovers_or_later(app: &App, node: &Node) -> Result<()> {
         Ok(())
     })
 }
+
+/// Does that in the background: what was just left behind is nobody's, and whoever has asked for something needn't wait until all
+/// pools of the node were looked through for what stands on it. The reconciler does what is left when the server dies.
+pub fn delete_leftovers_soon(app: &App, node: &Node) {
+    let (app_, node) = (app.clone(), node.clone());
+    app.tasks.in_background(async move { delete_leftovers_or_later(&app_, &node).await });
+}

@@ -23,12 +23,13 @@ const SEQUENCES: (u64, u64) = (20, 200);
 /// How many calls a sequence has then.
 const CALLS: (u64, u64) = (7, 14);
 /// Where the server is told to die now and then.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "record-snapshot",
     "make-overlay",
     "take-snapshot",
     "make-ready",
     "switch-disks",
+    "record-revert",
     "mark-deleting",
     "merge-images",
     "delete-images",

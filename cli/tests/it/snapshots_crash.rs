@@ -94,13 +94,13 @@ fn cut_revert(all: bool) {
     scene.write(2);
     scene.stop();
     let cases: [(&str, bool, &[&str]); 3] = [
-        ("plain", false, &["make-overlay", "switch-disks", "make-ready", "delete-images"]),
+        ("plain", false, &["make-overlay", "switch-disks", "record-revert"]),
         (
             "plain",
             true,
-            &["record-snapshot", "make-overlay", "take-snapshot", "make-ready", "switch-disks", "delete-images"],
+            &["record-snapshot", "make-overlay", "take-snapshot", "make-ready", "switch-disks", "record-revert"],
         ),
-        ("awake", false, &["make-overlay", "switch-disks", "restore-memory", "make-ready", "delete-images"]),
+        ("awake", false, &["make-overlay", "switch-disks", "restore-memory", "record-revert"]),
     ];
     for (to, backup, steps) in cases {
         for (how, at) in moments(steps, all) {
@@ -111,8 +111,8 @@ fn cut_revert(all: bool) {
                 body["backup"] = json!("before");
             }
             let done = scene.cut(how, &at, "revert-to-snapshot", body.clone());
-            // The first step of that name is the backup's. What fails behind the point of no return is done all the same.
-            let reverted = at.starts_with("delete-images") || at == "make-ready:after" && !backup;
+            // The first step of a name is the backup's. What fails behind the point of no return is done all the same.
+            let reverted = at == "record-revert:after";
             scene.on = done && to == "awake";
             assert_eq!(scene.lab.ok("describe-vm", json!({"vm": "scene"}))["state"] == "running", scene.on, "{what}");
             scene.has(if reverted { 1 } else { 2 }, &what);

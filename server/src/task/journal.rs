@@ -152,6 +152,15 @@ impl Tasks {
         }
     }
 
+    /// Does something beside the tasks that may be cut off at any moment; a stop of the server waits for it as for a task.
+    pub fn in_background(&self, work: impl Future<Output = crate::Result<()>> + Send + 'static) {
+        self.tracker.spawn(async move {
+            if let Err(error) = work.await {
+                tracing::warn!(%error, "work in the background failed");
+            }
+        });
+    }
+
     /// Takes no new task from now on, and waits for those at work; what hasn't ended by the deadline is left in the
     /// journal for the next start.
     pub async fn stop(&self, deadline: Duration) {

@@ -50,7 +50,7 @@ pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<
     steps.extend(moves.iter().map(|_| "make-overlay"));
     steps.push("switch-disks");
     steps.extend(record.spec.memory.as_ref().map(|_| "restore-memory"));
-    steps.extend(["make-ready", "delete-images"]);
+    steps.push("record-revert");
     let grows = moves.iter().map(|one| one.size_bytes).sum();
     let outline = Outline::of(&steps).on(&vm.node).allocates(0, grows);
     let outline = match &reservation {
@@ -72,7 +72,6 @@ pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<
             create::take(&task, draft, false).await?;
         }
         go_back(&task, &vm.node, &record, &moves).await?;
-        observe::refresh_after(app, &vm.node, vm.id).await;
         let backup = match backup_id {
             Some(id) => Some(of_id(app, id).await?),
             None => None,
@@ -152,11 +151,9 @@ async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Mov
         })
         .await?;
     }
-    task.last_step("make-ready", app.store.is_reverted(record, moves, task.id)).await?;
+    task.last_step("record-revert", app.store.is_reverted(record, moves, task.id)).await?;
     layers::sync(app, moves).await?;
-    let deleted = async {
-        observe::refresh_after(app, node, vm).await;
-        layers::delete_leftovers_or_later(app, node).await
-    };
-    task.step("delete-images", None, deleted).await
+    observe::refresh_after(app, node, vm).await;
+    layers::delete_leftovers_soon(app, node);
+    Ok(())
 }

@@ -42,7 +42,7 @@ pub async fn reset(context: Context, request: ResetVmSystem) -> Result<Work<Vm>>
     steps.extend(matches!(draft.image, copies::Image::Elsewhere(_)).then_some("await-template"));
     steps.extend(["make-overlay", "switch-disks"]);
     steps.extend(draft.changes_template().then_some("change-metadata"));
-    steps.extend(["make-ready", "delete-images"]);
+    steps.push("make-ready");
     steps.extend((draft.record.spec.firmware == Firmware::Uefi).then_some("reset-nvram"));
     steps.extend((!draft.snapshots.is_empty()).then_some("delete-snapshots"));
     let copied = draft.image.to_copy();
@@ -147,8 +147,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     };
     task.last_step("make-ready", is_reset).await?;
 
-    // What can't be done now is done later; the VM is as new.
-    task.step("delete-images", None, layers::delete_leftovers_or_later(app, node)).await?;
+    layers::delete_leftovers_soon(app, node);
     if draft.record.spec.firmware == Firmware::Uefi {
         // The variables of the old system's boot loader; libvirt makes new ones at the next start.
         let file = create::nvram_file(vm);
