@@ -19,6 +19,7 @@ mod later;
 mod layers;
 mod methods;
 mod nodes;
+mod nvram;
 mod observe;
 mod ops;
 mod problem;

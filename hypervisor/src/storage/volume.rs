@@ -162,6 +162,20 @@ impl Node {
         read.await
     }
 
+    /// All of a small volume, at most 16 MiB.
+    pub async fn read_small(&self, pool: Uuid, name: &str) -> Result<Vec<u8>> {
+        let (wanted, doing) = (name.to_owned(), format!("read volume {name}"));
+        let read = self.bulk(SLOW, &doing, move |connection| {
+            let volume = connection.pool_by_uuid(pool.into_bytes())?.volume_by_name(&wanted)?;
+            let length = view(&volume)?.physical;
+            match length <= SMALL_BYTES {
+                true => beginning(connection, &volume, length, SMALL_BYTES as usize),
+                false => Err(failed(&format!("it has {length} bytes, more than {SMALL_BYTES}"))),
+            }
+        });
+        read.await
+    }
+
     /// Whether the volume of this name is an ISO 9660 image, by its first volume descriptor (ECMA-119, 8.1); `None` when there
     /// is no such volume.
     pub async fn is_iso(&self, pool: Uuid, name: &str) -> Result<Option<bool>> {
@@ -240,6 +254,9 @@ fn stands_on(connection: &Connect, volume: &Volume) -> libvirt::Result<Option<St
     let header = header_of(connection, volume, view(volume)?.physical)?;
     image::backing_file(&header).map_err(|why| failed(&format!("{}: {why}", volume.name())))
 }
+
+/// The most that a small volume has, in bytes.
+const SMALL_BYTES: u64 = 16 << 20;
 
 /// Where an ISO 9660 image says that it is one.
 const ISO_MARK: (usize, &[u8]) = (16 * 2048 + 1, b"CD001");

@@ -75,6 +75,9 @@ pub struct SnapshotSpec {
     pub vm_state: SnapshotVmState,
     /// The file with its memory.
     pub memory: Option<Image>,
+    /// The copy of its NVRAM; `None` where there was none yet.
+    #[serde(default)]
+    pub nvram: Option<Image>,
     /// Whether the guest's file systems were frozen.
     pub quiesced: bool,
     /// How long the guest stood still, in milliseconds.
@@ -83,6 +86,13 @@ pub struct SnapshotSpec {
     pub vm: VmSpec,
     /// Its size then, in virtual CPUs and MiB: a VM that resumes needs room for it.
     pub size: (u32, u64),
+}
+
+impl SnapshotSpec {
+    /// The files that it has beside images.
+    pub fn files(&self) -> impl Iterator<Item = &Image> {
+        self.memory.iter().chain(&self.nvram)
+    }
 }
 
 /// An image, or another file, in a pool.
@@ -236,13 +246,19 @@ impl Store {
         transaction.commit().await.map_err(failed("make a snapshot ready"))
     }
 
-    /// Moves volumes to new images over a snapshot's and the VM onto it, leaves the images that they were on as leftovers,
-    /// and ends the task's journal; in one.
-    pub async fn is_reverted(&self, snapshot: &SnapshotRecord, moves: &[Move], task: Uuid) -> Result<()> {
+    /// Moves volumes to new images over a snapshot's and the VM onto it, leaves the images that they were on, and another
+    /// file, as leftovers, and ends the task's journal; in one.
+    pub async fn is_reverted(
+        &self,
+        snapshot: &SnapshotRecord,
+        moves: &[Move],
+        other: Option<&Image>,
+        task: Uuid,
+    ) -> Result<()> {
         let mut transaction = self.begin().await?;
         move_volumes(&mut transaction, moves).await?;
-        for left in moves {
-            leave(&mut transaction, &snapshot.node, &left.from).await?;
+        for left in moves.iter().map(|one| &one.from).chain(other) {
+            leave(&mut transaction, &snapshot.node, left).await?;
         }
         stand_on(&mut transaction, snapshot.vm, snapshot.id).await?;
         close_journal(&mut transaction, task).await?;
@@ -462,7 +478,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await;
         for row in &rows.map_err(failed("read the snapshots"))? {
             let snapshot = read(row)?;
-            files.extend(snapshot.spec.memory.map(|memory| (snapshot.node, memory.path)));
+            files.extend(snapshot.spec.files().map(|file| (snapshot.node.clone(), file.path.clone())));
         }
         Ok(files)
     }
@@ -513,8 +529,8 @@ async fn move_volumes(transaction: &mut Transaction<'_, Any>, moves: &[Move]) ->
 }
 
 pub(super) async fn hide(transaction: &mut Transaction<'_, Any>, snapshot: &SnapshotRecord) -> Result<()> {
-    if let Some(memory) = &snapshot.spec.memory {
-        leave(transaction, &snapshot.node, memory).await?;
+    for file in snapshot.spec.files() {
+        leave(transaction, &snapshot.node, file).await?;
     }
     for sql in [
         "update snapshot set parent = (select parent from snapshot where id = $1) where parent = $1",

@@ -1,7 +1,7 @@
 //! How steps are taken back. Undo is data: it is stored before the step runs, and read again after a crash.
 
 use crate::{
-    App, Result, attachments, interfaces, layers,
+    App, Result, attachments, interfaces, layers, nvram,
     store::{Image, Made, Move, Reserved, SnapshotPhase, SnapshotRecord},
 };
 use api::orphan::OrphanKind;
@@ -73,6 +73,17 @@ pub enum Undo {
         /// What it had.
         change: NicChange,
     },
+    /// Gives a VM the NVRAM again that it had.
+    RestoreNvram {
+        /// Its node.
+        node: String,
+        /// The pool.
+        pool: Uuid,
+        /// libvirt's name for the NVRAM.
+        file: String,
+        /// libvirt's name for the copy of what it had; `None` when it had none.
+        kept: Option<String>,
+    },
     /// Puts what was in a VM's CD-ROM drive back into it.
     RestoreIso {
         /// Its node.
@@ -114,8 +125,8 @@ pub enum Undo {
         /// The overlay.
         image: Image,
     },
-    /// Deletes the memory of a snapshot that was being taken, unless that is ready.
-    DeleteMemory {
+    /// Deletes a file, no image, of a snapshot that was being taken, unless that is ready.
+    DeleteKept {
         /// Its node.
         node: String,
         /// The snapshot.
@@ -124,6 +135,8 @@ pub enum Undo {
         pool: Uuid,
         /// libvirt's name for it, which has the snapshot's id in it.
         file: String,
+        /// Its memory or its NVRAM.
+        kind: OrphanKind,
     },
     /// Brings a snapshot whose taking was cut off to its end, if the guest writes to the new images already, else back.
     SettleSnapshot {
@@ -222,7 +235,7 @@ impl Undo {
         match self {
             Undo::DeleteVolume { node, pool, file, kind, .. } => made(*kind, node, Some(*pool), file.clone()),
             Undo::DeleteUnused { node, image } => made(OrphanKind::Volume, node, Some(image.pool), image.file.clone()),
-            Undo::DeleteMemory { node, pool, file, .. } => made(OrphanKind::Memory, node, Some(*pool), file.clone()),
+            Undo::DeleteKept { node, pool, file, kind, .. } => made(*kind, node, Some(*pool), file.clone()),
             Undo::DeleteSeedFiles { node, vm } => made(OrphanKind::Seed, node, None, vm.to_string()),
             Undo::UndefineDomain { node, vm } => made(OrphanKind::Domain, node, None, vm.to_string()),
             // No file and no domain. A passing pool is taken away by the node's next arrival.
@@ -231,6 +244,7 @@ impl Undo {
             | Undo::SettleVolume { .. }
             | Undo::SettleNic { .. }
             | Undo::ChangeNic { .. }
+            | Undo::RestoreNvram { .. }
             | Undo::RestoreIso { .. }
             | Undo::LimitDisk { .. }
             | Undo::RestoreBoot { .. }
@@ -273,6 +287,10 @@ impl Undo {
                 node.change_nic(*vm, mac, *change).await?;
                 crate::observe::refresh_after(app, &node, *vm).await;
             }
+            Undo::RestoreNvram { node, pool, file, kept } => {
+                let kept = kept.as_deref().map(|kept| (*pool, kept));
+                nvram::set(&settled(app, node, None)?, *pool, file, kept).await?;
+            }
             Undo::RestoreIso { node, vm, iso } => {
                 let node = settled(app, node, Some(*vm))?;
                 if node.iso_drive(*vm).await?.is_some() {
@@ -297,7 +315,7 @@ impl Undo {
             Undo::DeleteUnused { node, image } => {
                 layers::delete_unused(app, &settled(app, node, None)?, image).await?;
             }
-            Undo::DeleteMemory { node, snapshot, pool, file } => {
+            Undo::DeleteKept { node, snapshot, pool, file, kind: _ } => {
                 let ready = |one: &SnapshotRecord| one.phase != SnapshotPhase::Creating;
                 if !app.store.snapshot(*snapshot).await?.as_ref().is_some_and(ready) {
                     settled(app, node, None)?.delete_volume(*pool, file).await?;

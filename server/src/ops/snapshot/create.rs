@@ -2,7 +2,7 @@
 
 use super::{of_id, of_vm};
 use crate::{
-    App, Context, Error, Result, layers, observe,
+    App, Context, Error, Result, layers, nvram, observe,
     ops::{
         vm,
         volume::{gone, lies_at},
@@ -14,6 +14,7 @@ use crate::{
 };
 use api::{
     Rpc, Time,
+    orphan::OrphanKind,
     snapshot::{CreateSnapshot, Quiesce, Snapshot, SnapshotVmState},
     task::Target,
 };
@@ -30,6 +31,8 @@ pub(super) struct Draft {
     pub(super) moves: Vec<Move>,
     disks: Vec<FrozenDisk>,
     node: Node,
+    /// The NVRAM that is copied.
+    nvram: Option<Image>,
     on: bool,
     quiesce: Quiesce,
 }
@@ -131,6 +134,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         true => Some(memory_file(vm, &moves, id, size.1).await?),
         false => None,
     };
+    let nvram = nvram::of_vm(&vm.node, vm.id, &record.spec).await?;
     Ok(Draft {
         record: SnapshotRecord {
             id,
@@ -148,6 +152,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
                     Power::Off => SnapshotVmState::Shutoff,
                 },
                 memory,
+                nvram: nvram.as_ref().map(|nvram| nvram::beside(nvram, id)),
                 quiesced: false,
                 pause_ms: 0,
                 vm: record.spec.clone(),
@@ -158,6 +163,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         moves,
         disks: frozen,
         node: vm.node.clone(),
+        nvram,
         on,
         quiesce: if agent && power == Power::Running && !request.memory { request.quiesce } else { Quiesce::Never },
     })
@@ -250,6 +256,7 @@ impl Draft {
         let mut steps = vec!["record-snapshot"];
         steps.extend(self.moves.iter().map(|_| "make-overlay"));
         steps.extend(self.record.spec.memory.as_ref().map(|_| "keep-memory"));
+        steps.extend(self.nvram.as_ref().map(|_| "copy-nvram"));
         steps.extend(["take-snapshot", "make-ready"]);
         steps
     }
@@ -263,7 +270,7 @@ impl Draft {
 /// Takes the snapshot, step by step. As the task's last work it ends the task's journal.
 pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let app = &task.app;
-    let Draft { mut record, moves, disks, node, on, quiesce } = draft;
+    let Draft { mut record, moves, disks, node, nvram, on, quiesce } = draft;
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
     task.step("record-snapshot", Some(forget), app.store.insert_snapshot(&record, &disks)).await?;
@@ -272,9 +279,13 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
         make_overlay(task, &node, one, Backing::qcow2(&one.base), delete).await?;
     }
     if let Some(memory) = &record.spec.memory {
-        let (pool, file) = (memory.pool, memory.file.clone());
-        let delete = Undo::DeleteMemory { node: at.clone(), snapshot: record.id, pool, file };
+        let delete = delete_kept(&record, memory, OrphanKind::Memory);
         task.step("keep-memory", Some(delete), async { Ok(()) }).await?;
+    }
+    if let Some((from, to)) = nvram.as_ref().zip(record.spec.nvram.as_ref()) {
+        let delete = delete_kept(&record, to, OrphanKind::Nvram);
+        task.step("copy-nvram", Some(delete), nvram::set(&node, to.pool, &to.file, Some((from.pool, &from.file))))
+            .await?;
     }
     let settle =
         Undo::SettleSnapshot { node: at, snapshot: record.id, moves: moves.clone(), task: last.then_some(task.id) };
@@ -303,6 +314,11 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     }
     observe::refresh_after(app, &node, vm).await;
     Ok(())
+}
+
+fn delete_kept(record: &SnapshotRecord, file: &Image, kind: OrphanKind) -> Undo {
+    let (pool, file) = (file.pool, file.file.clone());
+    Undo::DeleteKept { node: record.node.clone(), snapshot: record.id, pool, file, kind }
 }
 
 /// Makes the overlay that a volume is to go on in.

@@ -5,16 +5,19 @@ use super::{
     of_id, of_vm,
 };
 use crate::{
-    App, Context, Error, Result, admission, layers, observe,
+    App, Context, Error, Result, admission, layers, nvram, observe,
     ops::vm::{self, wrong_power},
-    store::{Move, SnapshotPhase, SnapshotRecord},
+    store::{Image, Move, SnapshotPhase, SnapshotRecord},
     task::{Lock, Outline, Task, Undo, Work},
 };
 use api::{
     Rpc,
+    orphan::OrphanKind,
     snapshot::{CreateSnapshot, Quiesce, RevertToSnapshot, Reverted, SnapshotVmState},
+    vm::Firmware,
 };
 use hypervisor::{Node, domain::Power, storage::Backing};
+use uuid::Uuid;
 
 /// `revert-to-snapshot`
 pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<Reverted>> {
@@ -48,6 +51,8 @@ pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<
     };
     let mut steps = backup.as_ref().map(create::Draft::steps).unwrap_or_default();
     steps.extend(moves.iter().map(|_| "make-overlay"));
+    let uefi = record.spec.vm.firmware == Firmware::Uefi;
+    steps.extend(uefi.then_some(["keep-nvram", "restore-nvram"]).into_iter().flatten());
     steps.push("switch-disks");
     steps.extend(record.spec.memory.as_ref().map(|_| "restore-memory"));
     steps.push("record-revert");
@@ -81,7 +86,7 @@ pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<
 }
 
 /// What revert-to-snapshot answers when nobody waited for it any more.
-pub async fn reply(app: &App, vm: uuid::Uuid) -> Result<Reverted> {
+pub async fn reply(app: &App, vm: Uuid) -> Result<Reverted> {
     let on = app.store.current_snapshot(vm).await?.ok_or_else(|| Error::not_found("snapshot of VM", vm.to_string()))?;
     Ok(Reverted { vm: app.index.to_wire(vm)?, snapshot: of_id(app, on).await?, backup: None, left_out: Vec::new() })
 }
@@ -133,6 +138,7 @@ async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Mov
         let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
         make_overlay(task, node, one, Backing::qcow2(&one.base), delete).await?;
     }
+    let kept = restore_nvram(task, node, record).await?;
     let restores = record.spec.memory.is_some();
     let back = Undo::SwitchBack { node: at, vm, moves: moves.to_vec(), cut_power: restores };
     let switches = layers::switches(moves);
@@ -151,9 +157,39 @@ async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Mov
         })
         .await?;
     }
-    task.last_step("record-revert", app.store.is_reverted(record, moves, task.id)).await?;
+    task.last_step("record-revert", app.store.is_reverted(record, moves, kept.as_ref(), task.id)).await?;
     layers::sync(app, moves).await?;
     observe::refresh_after(app, node, vm).await;
     layers::delete_leftovers_soon(app, node);
     Ok(())
+}
+
+/// Gives a UEFI VM the NVRAM that it had then, or none where it had none yet. Returns the copy of what it has now.
+async fn restore_nvram(task: &Task, node: &Node, record: &SnapshotRecord) -> Result<Option<Image>> {
+    let spec = &record.spec.vm;
+    if spec.firmware != Firmware::Uefi {
+        return Ok(None);
+    }
+    let (pool, file, at) = (spec.pool, nvram::file_of(record.vm), || node.name().to_owned());
+    let now = nvram::of_vm(node, record.vm, spec).await?;
+    let kept = now.as_ref().map(|now| nvram::beside(now, Uuid::now_v7()));
+    let kept_file = kept.as_ref().map(|kept| kept.file.clone());
+    let delete = kept_file.clone().map(|file| Undo::DeleteVolume {
+        node: at(),
+        pool,
+        file,
+        volume: None,
+        kind: OrphanKind::Nvram,
+    });
+    let keep = async {
+        match &kept_file {
+            Some(kept) => nvram::set(node, pool, kept, Some((pool, &file))).await,
+            None => Ok(()),
+        }
+    };
+    task.step("keep-nvram", delete, keep).await?;
+    let undo = Undo::RestoreNvram { node: at(), pool, file: file.clone(), kept: kept_file.clone() };
+    let then = record.spec.nvram.as_ref().map(|nvram| (nvram.pool, nvram.file.as_str()));
+    task.step("restore-nvram", Some(undo), nvram::set(node, pool, &file, then)).await?;
+    Ok(kept)
 }

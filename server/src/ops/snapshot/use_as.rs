@@ -46,8 +46,13 @@ pub async fn create_vm(context: Context, request: CreateVmFromSnapshot) -> Resul
         firmware: was.firmware,
         start: request.start,
     };
-    create::create_over(context, CreateVmFromSnapshot::NAME, request, Some(Over { disk, independent, _held: held }))
-        .await
+    create::create_over(
+        context,
+        CreateVmFromSnapshot::NAME,
+        request,
+        Some(Over { disk, independent, nvram: record.spec.nvram.clone(), _held: held }),
+    )
+    .await
 }
 
 /// An image of a snapshot that something new is to stand on, and the lock that keeps it from being merged meanwhile.

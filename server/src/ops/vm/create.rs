@@ -9,11 +9,13 @@ use crate::{
     admission::Reservation,
     attachments,
     claims::Claim,
-    observe,
+    nvram, observe,
     ops::{copies, template},
     seed::{Seed, hash_password},
     seeds,
-    store::{CopyRecord, FrozenDisk, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole},
+    store::{
+        CopyRecord, FrozenDisk, Image, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
+    },
     task::{Held, Lock, Outline, Task, Undo, Work, XmlChange},
 };
 use api::{
@@ -63,6 +65,8 @@ pub(in crate::ops) struct Over {
     pub disk: FrozenDisk,
     /// Whether what is needed of it is copied.
     pub independent: bool,
+    /// The snapshot's NVRAM, which is copied.
+    pub nvram: Option<Image>,
     /// The lock that keeps it as it is until the disk is there.
     pub _held: Vec<Held>,
 }
@@ -182,7 +186,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
             format: "qcow2".to_owned(),
             serial: attachments::serial(disk),
         },
-        nvram: (request.firmware == Firmware::Uefi).then(|| pool.path_of(&nvram_file(id))),
+        nvram: (request.firmware == Firmware::Uefi).then(|| pool.path_of(&nvram::file_of(id))),
         seed: seed.as_ref().and_then(|_| Some(format!("{}/{}", seeds.path.as_deref()?, seeds::seed_file(id)))),
         iso,
         boot,
@@ -259,10 +263,17 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         .await?;
     }
     if draft.record.spec.firmware == Firmware::Uefi {
-        // libvirt makes the file at the start; it goes after the domain.
+        // Where there is none to copy libvirt makes the file at the start; it goes after the domain.
         let kind = OrphanKind::Nvram;
-        let delete = Undo::DeleteVolume { node: on(), pool, file: nvram_file(vm), volume: None, kind };
-        task.step("keep-nvram", Some(delete), async { Ok(()) }).await?;
+        let delete = Undo::DeleteVolume { node: on(), pool, file: nvram::file_of(vm), volume: None, kind };
+        let original = draft.over.as_ref().and_then(|over| over.nvram.as_ref());
+        let copy = async {
+            match original {
+                Some(from) => nvram::set(node, pool, &nvram::file_of(vm), Some((from.pool, &from.file))).await,
+                None => Ok(()),
+            }
+        };
+        task.step("keep-nvram", Some(delete), copy).await?;
     }
     let mut domain = draft.domain.clone();
     domain.system_disk.path = disk.path;
@@ -286,11 +297,6 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     })
     .await?;
     app.index.to_wire(vm)
-}
-
-/// libvirt's name for a VM's NVRAM in the VM's pool.
-pub(super) fn nvram_file(vm: Uuid) -> String {
-    format!("{vm}.nvram.fd")
 }
 
 /// libvirt's name for a system disk.

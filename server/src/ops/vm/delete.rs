@@ -1,9 +1,9 @@
 //! Deleting. Not taken back: the VM is marked, and from then on the deletion goes forward, by its task or, when that is
 //! cut off, by the reconciler.
 
-use super::{Subject, create, wrong_power};
+use super::{Subject, wrong_power};
 use crate::{
-    App, Context, Error, Result, attachments, images, observe,
+    App, Context, Error, Result, attachments, images, nvram, observe,
     ops::{finish_deletion, snapshot},
     seeds,
     store::{SnapshotRecord, VmPhase, VmRecord, VolumePhase, VolumeRecord, VolumeRole},
@@ -142,7 +142,7 @@ async fn finish(app: &App, node: &Node, record: &VmRecord) -> Result<()> {
 /// libvirt deletes the NVRAM with the definition, but its pool doesn't hear of it.
 async fn delete_nvram(node: &Node, record: &VmRecord) -> Result<()> {
     if record.spec.firmware == Firmware::Uefi {
-        node.delete_volumes(record.spec.pool, &create::nvram_file(record.id)).await?;
+        node.delete_volumes(record.spec.pool, &nvram::file_of(record.id)).await?;
     }
     Ok(())
 }

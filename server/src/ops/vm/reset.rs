@@ -2,7 +2,7 @@
 
 use super::{Subject, create, wrong_power};
 use crate::{
-    Context, Error, Result, attachments, layers, observe,
+    Context, Error, Result, attachments, layers, nvram, observe,
     ops::{copies, snapshot, template},
     store::{Move, TemplateRecord, VmRecord, VolumeRecord, VolumeRole},
     task::{Lock, Outline, Task, Undo, Work},
@@ -150,7 +150,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     layers::delete_leftovers_soon(app, node);
     if draft.record.spec.firmware == Firmware::Uefi {
         // The variables of the old system's boot loader; libvirt makes new ones at the next start.
-        let file = create::nvram_file(vm);
+        let file = nvram::file_of(vm);
         let deleted = node.delete_volumes(draft.record.spec.pool, &file);
         task.step("reset-nvram", None, async { Ok(deleted.await.map(|_| ())?) }).await?;
     }
