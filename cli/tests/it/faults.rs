@@ -1,7 +1,10 @@
 //! What the world does to a server at its work: full disks, a database that can't be written, a clock that is set back, a
 //! libvirtd that dies in the middle, a QEMU that can't start.
 
-use crate::lab::{Directory, Lab, NodeProcess, Server, eventually, large_image, request, tiny};
+use crate::{
+    lab::{Directory, Lab, NodeProcess, Server, eventually, large_image, request, tiny},
+    random::register_blank,
+};
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
 
@@ -152,6 +155,39 @@ fn libvirtd_killed_in_the_middle_of_a_start_a_stop_and_a_delete() {
         }
         assert_eq!(lab.files(), Vec::<String>::new(), "{method}");
     }
+}
+
+/// Opens images in the running QEMU under the next names that libvirt will use, as one did that died before it had written down
+/// how far it had counted.
+fn leave_images(lab: &Lab, domain: &str) {
+    let ask = |command: Value| lab.node.virsh(&["qemu-monitor-command", domain, &command.to_string()]);
+    let nodes: Value = serde_json::from_str(&ask(json!({"execute": "query-named-block-nodes"}))).unwrap();
+    let number = |node: &Value| node["node-name"].as_str()?.strip_prefix("libvirt-")?.split('-').next()?.parse().ok();
+    let last: u64 = nodes["return"].as_array().unwrap().iter().filter_map(number).max().unwrap();
+    for next in last + 1..=last + 3 {
+        for layer in ["storage", "format"] {
+            let name = format!("libvirt-{next}-{layer}");
+            let arguments = json!({"driver": "null-co", "read-zeroes": true, "node-name": name});
+            let said = ask(json!({"execute": "blockdev-add", "arguments": arguments}));
+            assert!(!said.contains("error"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn images_that_a_dead_libvirtd_left_open() {
+    let lab = Lab::own();
+    register_blank(&lab);
+    let vm = lab.ok("create-vm", json!({"name": "left", "template": "blank", "vcpus": 1, "memory_mib": 64}));
+    let domain = vm["domain"].as_str().unwrap();
+    lab.ok("create-volume", json!({"name": "data", "size_gib": 1}));
+    lab.ok("start-vm", json!({"vm": "left"}));
+    for memory in [false, true] {
+        leave_images(&lab, domain);
+        lab.ok("create-snapshot", json!({"vm": "left", "name": format!("memory-{memory}"), "memory": memory}));
+    }
+    leave_images(&lab, domain);
+    lab.ok("attach-volume", json!({"vm": "left", "volume": "data"}));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Domains: what we define ([`spec`]), what we read ([`view`]), what we keep in their metadata ([`metadata`]), and the
-//! calls ([`ops`], [`disks`], [`layers`], [`commit`]; [`modify`] has those that change size and labels, [`resize`] edits the
+//! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
 //! XML for them).
 
 mod commit;
 mod disks;
 mod edits;
 mod layers;
+mod left_images;
 mod metadata;
 mod modify;
 mod ops;
