@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cloud_init;
 pub mod modify;
 pub mod network;
+pub mod nic;
 pub mod node;
 pub mod page;
 pub mod plan;

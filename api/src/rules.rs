@@ -18,7 +18,7 @@ pub const REFERENCE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$";
 pub const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// What [`xml_char`] asks of every character.
 pub const XML_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]*$";
-/// What [`optional_mac`] asks for.
+/// What [`mac`] asks for.
 pub const MAC_PATTERN: &str = "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$";
 /// What [`user`] asks for.
 pub const USER_PATTERN: &str = "^[a-z_][a-z0-9_-]{0,31}$";
@@ -38,6 +38,8 @@ pub const VCPUS_MAX: u32 = 255;
 pub const MEMORY_MIB_MIN: u64 = 32;
 /// The most memory of a VM, in MiB (16 TiB).
 pub const MEMORY_MIB_MAX: u64 = 16 << 20;
+/// The highest limit of a network interface, in kilobytes a second: what Linux's traffic control can count.
+pub const NET_KB_PER_S_MAX: u64 = 4_000_000;
 /// The largest disk, in GiB (64 TiB).
 pub const DISK_GIB_MAX: u64 = 64 << 10;
 
@@ -148,9 +150,13 @@ pub fn description(value: &str, _: &()) -> garde::Result {
     Ok(())
 }
 
+/// As [`mac`], for an address that may be absent.
+pub fn optional_mac(value: &Option<String>, context: &()) -> garde::Result {
+    value.as_ref().map_or(Ok(()), |value| mac(value, context))
+}
+
 /// Checks a unicast MAC address written as `52:54:00:12:34:56`.
-pub fn optional_mac(value: &Option<String>, _: &()) -> garde::Result {
-    let Some(value) = value else { return Ok(()) };
+pub fn mac(value: &str, _: &()) -> garde::Result {
     let octets: Vec<_> = value.split(':').collect();
     let well_formed = octets.len() == 6
         && octets.iter().all(|octet| octet.len() == 2 && octet.chars().all(|c| c.is_ascii_hexdigit()));

@@ -148,8 +148,25 @@ pub struct Nic {
     pub mac: String,
     /// The address that is reserved for it in the network's DHCP.
     pub ip: Option<Ipv4Addr>,
+    /// Whether its link is up.
+    pub link: Link,
+    /// The most that goes to the guest, in kilobytes (1,000 bytes) a second; null when there is no limit.
+    pub rx_kb_per_s: Option<u64>,
+    /// The most that comes from the guest, in kilobytes a second; null when there is no limit.
+    pub tx_kb_per_s: Option<u64>,
     /// Addresses, each with where it was learnt (describe-vm only).
     pub addresses: Vec<NicAddress>,
+}
+
+/// Whether a network interface's cable is plugged in, as the guest sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// Plugged in.
+    #[default]
+    Up,
+    /// Not plugged in.
+    Down,
 }
 
 /// An address of a network interface.

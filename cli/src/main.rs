@@ -11,6 +11,7 @@ mod follow;
 mod human;
 mod lists;
 mod network;
+mod nic;
 mod node;
 mod openapi;
 mod outcome;
@@ -67,6 +68,9 @@ enum Verb {
     /// List or show networks
     #[command(subcommand)]
     Network(network::Verb),
+    /// Work with network interfaces of VMs
+    #[command(subcommand)]
+    Nic(nic::Verb),
     /// Work with volumes, the disks of VMs
     #[command(subcommand)]
     Volume(volume::Verb),
@@ -114,6 +118,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Node(verb) => node::run(client, output, verb),
         Verb::Pool(verb) => pool::run(client, output, verb),
         Verb::Network(verb) => network::run(client, output, verb),
+        Verb::Nic(verb) => nic::run(client, output, verb),
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),

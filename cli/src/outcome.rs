@@ -5,6 +5,7 @@ use crate::{human, table};
 use api::{
     Rpc,
     modify::{ModifyVmSpec, ResetVmSystem},
+    nic::{AttachNetwork, DetachNetwork, ModifyNic},
     snapshot::{CreateSnapshot, CreateVmFromSnapshot, DeleteSnapshot, RevertToSnapshot},
     task::CancelTask,
     template::{DeleteTemplate, RegisterTemplate},
@@ -57,6 +58,8 @@ pub fn text(method: &str, reply: &Value) -> String {
             ),
             _ => volume(&reply["volume"]),
         },
+        AttachNetwork::NAME | ModifyNic::NAME => nic(reply),
+        DetachNetwork::NAME => format!("{}; its interface is gone", vm(reply)),
         DeleteVolume::NAME => format!("volume {} is deleted", of(reply, "name")),
         ResetVmSystem::NAME => format!("VM {} is set back to template {}", of(reply, "name"), of(reply, "template")),
         CreateVmFromSnapshot::NAME => {
@@ -108,6 +111,24 @@ fn volume(reply: &Value) -> String {
         of(reply, "id"),
         reply["size_gib"],
         of(reply, "state")
+    )
+}
+
+/// `interface 52:54:00:12:34:56 of VM web is on network default, link up, at most 500 kB/s to the guest`
+fn nic(reply: &Value) -> String {
+    let nic = &reply["nic"];
+    let limit = |field: &str, way: &str| match nic[field].as_u64() {
+        Some(limit) => format!(", at most {limit} kB/s {way} the guest"),
+        None => String::new(),
+    };
+    format!(
+        "interface {} of VM {} is on network {}, link {}{}{}",
+        of(nic, "mac"),
+        of(&reply["vm"], "name"),
+        of(nic, "network"),
+        of(nic, "link"),
+        limit("rx_kb_per_s", "to"),
+        limit("tx_kb_per_s", "from")
     )
 }
 

@@ -7,6 +7,9 @@ import schemathesis
 # Checks that no JSON Schema can say: requests that they refuse fit the schema all the same.
 BEYOND_THE_SCHEMA = [
     (r"", r"at least one of name, vcpus, memory_mib, tags and description is needed"),
+    (r"", r"at least one of link, rx_kb_per_s and tx_kb_per_s is needed"),
+    (r"ip", r"(?!must be an IPv4 address).*"),
+    (r"mac", r"is in use by"),
     (r"cloud_init", r"has no cloud-init to read it"),
     (r"cloud_init\.user", r"is needed for a password or keys"),
     (r"cursor", r"is not one that this method gave"),
@@ -55,7 +58,7 @@ def map_body(context, body):
         return body
     path = context.operation.path
     # By the schema a guest has up to an hour to go down: such a call is left to its task.
-    if path in ("/api/stop-vm", "/api/reboot-vm", "/api/detach-volume") and body.get("wait") in (None, True):
+    if path in ("/api/stop-vm", "/api/reboot-vm", "/api/detach-volume", "/api/detach-network") and body.get("wait") in (None, True):
         return {**body, "wait": False}
     # What the other calls are to find keeps its name, and isn't deleted.
     if path == "/api/modify-vm-spec" and body.get("vm") in KEPT and body.get("name") is not None:

@@ -14,6 +14,7 @@ mod error;
 mod housekeeping;
 mod images;
 mod index;
+mod interfaces;
 mod later;
 mod layers;
 mod methods;

@@ -1,7 +1,7 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, network, node, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{audit, network, nic, node, pool, session, snapshot, task, template, token, vm, volume},
     rpc::Table,
 };
 
@@ -30,6 +30,9 @@ pub fn table() -> Table {
         .read(pool::describe)
         .read(network::list)
         .read(network::describe)
+        .work(nic::attach::attach)
+        .work(nic::detach::detach)
+        .work(nic::modify::modify)
         .work(volume::create::create)
         .work(volume::create::clone)
         .work(volume::resize::resize)

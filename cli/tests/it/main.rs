@@ -22,6 +22,7 @@ mod http;
 mod life;
 mod list;
 mod modify;
+mod nics;
 mod nodes;
 mod outside;
 mod plan;

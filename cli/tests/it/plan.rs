@@ -90,6 +90,9 @@ fn what_is_planned_is_done() {
     for name in ["over", "copy", "larger"] {
         planned(&lab, seen, "delete-volume", json!({"volume": name}));
     }
+    let (_, attached) = planned(&lab, seen, "attach-network", json!({"vm": vm, "network": "default"}));
+    let mac = &attached["nic"]["mac"];
+    planned(&lab, seen, "modify-nic", json!({"vm": vm, "mac": mac, "link": "down"}));
     planned(&lab, seen, "pause-vm", json!({"vm": vm}));
     planned(&lab, seen, "resume-vm", json!({"vm": vm}));
     let (plan, _) = planned(&lab, seen, "reboot-vm", json!({"vm": vm, "timeout_s": 1}));
@@ -105,6 +108,10 @@ fn what_is_planned_is_done() {
     let (plan, _) = planned(&lab, seen, "start-vm", json!({"vm": vm}));
     assert_eq!(plan["admission"]["memory_mib"], 96);
     planned(&lab, seen, "stop-vm", json!({"vm": vm, "force": true}));
+    planned(&lab, seen, "detach-network", json!({"vm": vm, "mac": mac}));
+    let fixed = json!({"vm": vm, "network": "default", "ip": "192.168.122.60"});
+    let (_, attached) = planned(&lab, seen, "attach-network", fixed);
+    planned(&lab, seen, "detach-network", json!({"vm": vm, "mac": attached["nic"]["mac"]}));
     planned(&lab, seen, "attach-volume", data.clone());
     planned(&lab, seen, "detach-volume", data.clone());
     planned(&lab, seen, "attach-volume", data);

@@ -52,9 +52,19 @@ impl DomainDisks {
 impl Node {
     /// The disks of a domain; `None` when there is no such domain.
     pub async fn disks(&self, id: Uuid) -> Result<Option<DomainDisks>> {
-        let doing = format!("read the disks of domain {id}");
+        let both = self.live_and_defined(id, &format!("read the disks of domain {id}")).await?;
+        Ok(both.map(|(power, live, defined)| DomainDisks { power, live: live.disks, defined: defined.disks }))
+    }
+
+    /// A domain's power state, what it is now (when it is off: its definition), and its definition; `None` when there is no
+    /// such domain.
+    pub(super) async fn live_and_defined(
+        &self,
+        id: Uuid,
+        doing: &str,
+    ) -> Result<Option<(Power, DomainView, DomainView)>> {
         let read = self
-            .ask_domain(id, &doing, move |domain| {
+            .ask_domain(id, doing, move |domain| {
                 let (state, reason) = domain.state()?;
                 // Inactive first: of a domain that goes off in between the running one's disks are the definition's.
                 let defined = domain.xml(flags::XML_INACTIVE)?;
@@ -62,10 +72,9 @@ impl Node {
             })
             .await;
         let Some((power, live, defined)) = if_there(read)? else { return Ok(None) };
-        let disks = |xml: &str| DomainView::parse(xml).map(|view| view.disks);
-        match disks(&live).zip(disks(&defined)) {
-            Some((live, defined)) => Ok(Some(DomainDisks { power, live, defined })),
-            None => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
+        match DomainView::parse(&live).zip(DomainView::parse(&defined)) {
+            Some((live, defined)) => Ok(Some((power, live, defined))),
+            None => Err(self.error(ErrorKind::Failed, doing, "libvirt's XML can't be read")),
         }
     }
 

@@ -67,6 +67,8 @@ pub struct NicSpec {
     pub network: String,
     /// The hardware address.
     pub mac: String,
+    /// Whether its link is up.
+    pub link_up: bool,
 }
 
 impl DomainSpec {
@@ -160,11 +162,7 @@ impl DomainSpec {
             });
         }
         for nic in &self.nics {
-            xml.nest("interface", &[("type", "network")], |xml| {
-                xml.empty("mac", &[("address", &nic.mac)]);
-                xml.empty("source", &[("network", &nic.network)]);
-                xml.empty("model", &[("type", "virtio")]);
-            });
+            write_nic(xml, nic);
         }
         xml.nest("serial", &[("type", "pty")], |xml| {
             xml.empty("log", &[("file", &self.serial_log), ("append", "on")]);
@@ -203,6 +201,18 @@ pub(super) fn write_disk(xml: &mut Xml, path: &str, format: &str, target: &str, 
     });
 }
 
+/// An interface on a libvirt network.
+pub(super) fn write_nic(xml: &mut Xml, nic: &NicSpec) {
+    xml.nest("interface", &[("type", "network")], |xml| {
+        xml.empty("mac", &[("address", &nic.mac)]);
+        xml.empty("source", &[("network", &nic.network)]);
+        xml.empty("model", &[("type", "virtio")]);
+        if !nic.link_up {
+            xml.empty("link", &[("state", "down")]);
+        }
+    });
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -225,7 +235,7 @@ pub(super) mod tests {
             },
             nvram: Some("/pool/x.nvram.fd".into()),
             seed: Some("/seeds/x.iso".into()),
-            nics: vec![NicSpec { network: "default".into(), mac: "52:54:00:00:00:01".into() }],
+            nics: vec![NicSpec { network: "default".into(), mac: "52:54:00:00:00:01".into(), link_up: true }],
             serial_log: "/seeds/x.serial.log".into(),
             vnc_password: "abcdefgh".into(),
             metadata: Metadata {

@@ -75,6 +75,12 @@ pub struct NicView {
     pub network: Option<String>,
     /// The bridge or device, for an interface that isn't on a libvirt network.
     pub bridge: Option<String>,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// The most that goes to the guest, in kilobytes (1,000 bytes) a second.
+    pub rx_kb_per_s: Option<u64>,
+    /// The most that comes from the guest, in kilobytes a second.
+    pub tx_kb_per_s: Option<u64>,
 }
 
 impl DomainView {
@@ -139,10 +145,15 @@ fn disk(node: Node<'_, '_>) -> Option<DiskView> {
 
 fn nic(node: Node<'_, '_>) -> Option<NicView> {
     let source = |attribute| attribute_of(node, "source", attribute).map(str::to_owned);
+    let bandwidth = node.children().find(|child| child.has_tag_name("bandwidth"));
+    let average = |direction| attribute_of(bandwidth?, direction, "average")?.parse().ok();
     Some(NicView {
         mac: attribute_of(node, "mac", "address")?.to_owned(),
         network: source("network"),
         bridge: source("bridge").or_else(|| source("dev")),
+        link_up: attribute_of(node, "link", "state") != Some("down"),
+        rx_kb_per_s: average("inbound"),
+        tx_kb_per_s: average("outbound"),
     })
 }
 

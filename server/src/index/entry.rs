@@ -7,7 +7,7 @@ use crate::{
 };
 use api::{
     Time,
-    vm::{Disk, DiskRole, Firmware, Nic, Pending, Usage, Vm, VmState},
+    vm::{Disk, DiskRole, Firmware, Link, Nic, Pending, Usage, Vm, VmState},
 };
 use hypervisor::domain::{Address, DomainView, Power, Sample};
 use std::{sync::Arc, time::Instant};
@@ -187,6 +187,9 @@ fn nics(view: &DomainView, spec: Option<&VmSpec>) -> Vec<Nic> {
         network: nic.network.clone(),
         mac: nic.mac.clone(),
         ip: reserved(&nic.mac.to_lowercase()),
+        link: if nic.link_up { Link::Up } else { Link::Down },
+        rx_kb_per_s: nic.rx_kb_per_s,
+        tx_kb_per_s: nic.tx_kb_per_s,
         addresses: Vec::new(),
     };
     view.nics.iter().map(of_nic).collect()

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod copies;
 pub mod find;
 pub mod network;
+pub mod nic;
 pub mod node;
 pub mod page;
 pub mod pool;

@@ -7,7 +7,7 @@ use super::{
 use crate::{Error, Result};
 use api::{Time, vm::Firmware};
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
 use std::{collections::BTreeMap, net::Ipv4Addr};
 use uuid::Uuid;
 
@@ -184,21 +184,7 @@ impl Store {
     /// nothing back. `reply` is what the next start makes the task's reply of. The name may be taken.
     pub async fn change_vm(&self, vm: &mut VmRecord, task: Uuid, reply: &str) -> Result<()> {
         let mut transaction = self.begin().await?;
-        let updated = sqlx::query(
-            "update vm set name = $1, name_key = $2, spec = $3, revision = revision + 1 where id = $4 and revision = $5",
-        )
-        .bind(&vm.name)
-        .bind(name_key(&vm.name))
-        .bind(to_json(&vm.spec)?)
-        .bind(vm.id.to_string())
-        .bind(vm.revision)
-        .execute(&mut *transaction)
-        .await;
-        let updated = match updated {
-            Err(error) if is_taken(&error) => return Err(Error::exists("VM", &vm.name)),
-            updated => updated.map_err(failed("change a VM"))?,
-        };
-        expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
+        update(&mut transaction, vm).await?;
         close_journal(&mut transaction, task).await?;
         sqlx::query("update task set result = $1 where id = $2")
             .bind(reply)
@@ -206,6 +192,15 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("change a VM"))?;
+        transaction.commit().await.map_err(failed("change a VM"))?;
+        vm.revision += 1;
+        Ok(())
+    }
+
+    /// Changes a VM's spec, as a step of a task that goes on.
+    pub async fn change_vm_spec(&self, vm: &mut VmRecord) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        update(&mut transaction, vm).await?;
         transaction.commit().await.map_err(failed("change a VM"))?;
         vm.revision += 1;
         Ok(())
@@ -234,6 +229,25 @@ impl Store {
             .map_err(failed("read the VMs"))?;
         rows.iter().map(read).collect()
     }
+}
+
+/// Writes a VM's name and spec, if it is still as it was read. The name may be taken.
+async fn update(transaction: &mut Transaction<'_, Any>, vm: &VmRecord) -> Result<()> {
+    let updated = sqlx::query(
+        "update vm set name = $1, name_key = $2, spec = $3, revision = revision + 1 where id = $4 and revision = $5",
+    )
+    .bind(&vm.name)
+    .bind(name_key(&vm.name))
+    .bind(to_json(&vm.spec)?)
+    .bind(vm.id.to_string())
+    .bind(vm.revision)
+    .execute(&mut **transaction)
+    .await;
+    let updated = match updated {
+        Err(error) if is_taken(&error) => return Err(Error::exists("VM", &vm.name)),
+        updated => updated.map_err(failed("change a VM"))?,
+    };
+    expect_one(updated.rows_affected(), &format!("VM {}", vm.name))
 }
 
 fn read(row: &AnyRow) -> Result<VmRecord> {

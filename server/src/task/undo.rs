@@ -1,12 +1,12 @@
 //! How steps are taken back. Undo is data: it is stored before the step runs, and read again after a crash.
 
 use crate::{
-    App, Result, attachments, layers,
+    App, Result, attachments, interfaces, layers,
     store::{Image, Move, Reserved, SnapshotPhase, SnapshotRecord},
 };
 use hypervisor::{
     Node,
-    domain::{Labels, Sizes},
+    domain::{Labels, NicChange, Sizes},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -48,6 +48,26 @@ pub enum Undo {
         vm: Uuid,
         /// The volume.
         volume: Uuid,
+    },
+    /// Brings an interface whose attaching or detaching was cut off into step with what its domain has.
+    SettleNic {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// Its hardware address.
+        mac: String,
+    },
+    /// Gives an interface the link and the limits again that it had.
+    ChangeNic {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// Its hardware address.
+        mac: String,
+        /// What it had.
+        change: NicChange,
     },
     /// Forgets a snapshot that was being taken; one that is ready stays.
     ForgetSnapshot {
@@ -177,6 +197,16 @@ impl Undo {
                 let node = settled(app, node, Some(*vm))?;
                 attachments::settle(app, &node, *vm, *volume).await?;
                 crate::observe::refresh(app, &node, *vm).await?;
+            }
+            Undo::SettleNic { node, vm, mac } => {
+                let node = settled(app, node, Some(*vm))?;
+                interfaces::settle(app, &node, *vm, mac).await?;
+                crate::observe::refresh(app, &node, *vm).await?;
+            }
+            Undo::ChangeNic { node, vm, mac, change } => {
+                let node = settled(app, node, Some(*vm))?;
+                node.change_nic(*vm, mac, *change).await?;
+                crate::observe::refresh_after(app, &node, *vm).await;
             }
             Undo::ForgetSnapshot { snapshot } => app.store.forget_unfinished_snapshot(*snapshot).await?,
             Undo::DeleteUnused { node, image } => {

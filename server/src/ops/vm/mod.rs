@@ -1,19 +1,22 @@
 //! Virtual machines.
 
+mod ask;
 pub mod create;
 pub mod delete;
 pub mod describe;
 pub mod list;
 pub mod modify;
-mod nics;
+pub(super) mod nics;
 mod place;
 pub mod power;
 pub mod reset;
 
+pub(super) use ask::{Device, until_let_go};
+
 use crate::{
     App, Error, Result,
     index::Entry,
-    store::VmPhase,
+    store::{VmPhase, VmRecord},
     task::{Held, Lock},
 };
 use api::task::Target;
@@ -65,6 +68,14 @@ impl Subject {
         Target { kind: "vm".to_owned(), id: self.id, name: self.entry.name().to_owned() }
     }
 
+    /// Its record, where Vmyard made it. Of another one's definition Vmyard leaves this part alone.
+    pub(super) fn record(&self, part: &str, by_hand: &str) -> Result<&VmRecord> {
+        self.entry.record.as_ref().ok_or_else(|| Error::Unsupported {
+            detail: format!("VM {} was not made by Vmyard, which doesn't change its {part}", self.entry.name()),
+            hint: Some(format!("virsh {by_hand} {} on node {}", self.entry.name(), self.node.name())),
+        })
+    }
+
     /// Its power state as its node tells it now, which the index takes in.
     pub(super) async fn power(&self, app: &App) -> Result<Power> {
         crate::observe::refresh(app, &self.node, self.id).await?;
@@ -84,6 +95,17 @@ pub(super) fn wrong_power(name: &str, is: Power, needed: &str, hint: &str) -> Er
         Power::Off => "shutoff",
     };
     Error::WrongState { detail: format!("VM {name} is {is}, it must be {needed}"), hint: Some(hint.to_owned()) }
+}
+
+/// libvirt's words for a domain without a free PCI slot, in ours.
+pub(super) fn no_port_left(error: Error, vm: &str, device: &str) -> Error {
+    match &error {
+        Error::Node(cause) if cause.kind == ErrorKind::Failed && cause.cause.contains("PCI") => Error::Unsupported {
+            detail: format!("VM {vm} has no free PCI port for another {device}"),
+            hint: Some("detach a volume or an interface first, or attach it while the VM is off".to_owned()),
+        },
+        _ => error,
+    }
 }
 
 /// Whether a node answers.

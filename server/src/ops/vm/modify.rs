@@ -86,12 +86,7 @@ fn something_to_change(request: &ModifyVmSpec) -> Result<()> {
 
 /// Checks everything that can be checked, and changes nothing but a claim and a reservation in memory.
 async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft> {
-    let Some(mut record) = vm.entry.record.clone() else {
-        return Err(Error::Unsupported {
-            detail: format!("VM {} was not made by Vmyard, which leaves its definition alone", vm.entry.name()),
-            hint: Some(format!("virsh edit {} on node {}", vm.entry.name(), vm.node.name())),
-        });
-    };
+    let mut record = vm.record("definition", "edit")?.clone();
     // What it has counts for the room that it asks for.
     vm.power(app).await?;
     let before = vm.node.before_change(vm.id).await?;

@@ -1,40 +1,53 @@
-//! The network interfaces of a VM that is about to be made.
+//! The network interfaces that a request means.
 
 use crate::{App, Error, Result, claims::Claim, ops::find, store::Reserved};
 use hypervisor::{Node, domain::NicSpec, network::NetworkView};
 use std::net::Ipv4Addr;
 
 /// Interfaces with their hardware addresses, and what is claimed for them.
-pub(super) struct Nics {
+#[derive(Default)]
+pub(in crate::ops) struct Nics {
     /// What the domain gets.
-    pub(super) specs: Vec<NicSpec>,
+    pub(in crate::ops) specs: Vec<NicSpec>,
     /// The addresses that are to be reserved for them.
-    pub(super) reserved: Vec<Reserved>,
+    pub(in crate::ops) reserved: Vec<Reserved>,
     /// The addresses that were given, claimed.
-    pub(super) claims: Vec<Claim>,
+    pub(in crate::ops) claims: Vec<Claim>,
 }
 
 /// The interfaces that a request means; one on the node's `default` network when it says nothing. Addresses that are
 /// given are claimed, so of two calls with one address only the first goes on.
 pub(super) async fn choose_nics(app: &App, node: &Node, wanted: Option<&[api::vm::NicSpec]>) -> Result<Nics> {
-    let mut nics = Nics { specs: Vec::new(), reserved: Vec::new(), claims: Vec::new() };
+    let mut nics = Nics::default();
     let Some(wanted) = wanted else {
         let network = find::network_on(node, "default").await?;
-        nics.specs.push(NicSpec { network: network.name, mac: random_mac()? });
+        nics.specs.push(NicSpec { network: network.name, mac: random_mac()?, link_up: true });
         return Ok(nics);
     };
     for (position, nic) in wanted.iter().enumerate() {
-        let network = find::network_on(node, &nic.network).await?;
-        let mac = match &nic.mac {
-            None => random_mac()?,
-            Some(mac) => given_mac(app, &mut nics, &mac.to_lowercase(), &format!("networks[{position}].mac"))?,
-        };
-        if let Some(ip) = nic.ip {
-            reserve(app, node, &mut nics, &network, &mac, ip, &format!("networks[{position}].ip")).await?;
-        }
-        nics.specs.push(NicSpec { network: network.name, mac });
+        choose(app, node, &mut nics, nic, &format!("networks[{position}].")).await?;
     }
     Ok(nics)
+}
+
+/// One more interface; `path` is before its fields' names in errors.
+pub(in crate::ops) async fn choose(
+    app: &App,
+    node: &Node,
+    nics: &mut Nics,
+    wanted: &api::vm::NicSpec,
+    path: &str,
+) -> Result<()> {
+    let network = find::network_on(node, &wanted.network).await?;
+    let mac = match &wanted.mac {
+        None => random_mac()?,
+        Some(mac) => given_mac(app, nics, &mac.to_lowercase(), &format!("{path}mac"))?,
+    };
+    if let Some(ip) = wanted.ip {
+        reserve(app, node, nics, &network, &mac, ip, &format!("{path}ip")).await?;
+    }
+    nics.specs.push(NicSpec { network: network.name, mac, link_up: true });
+    Ok(())
 }
 
 fn given_mac(app: &App, nics: &mut Nics, mac: &str, field: &str) -> Result<String> {

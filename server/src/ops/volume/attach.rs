@@ -11,7 +11,7 @@ use api::{
     Rpc,
     volume::{AttachVolume, VolumeOfVm},
 };
-use hypervisor::{ErrorKind, domain::DomainDisks};
+use hypervisor::domain::DomainDisks;
 use uuid::Uuid;
 
 /// `attach-volume`
@@ -19,12 +19,7 @@ pub async fn attach(context: Context, request: AttachVolume) -> Result<Work<Volu
     let app = &context.app;
     let locks = [Lock::Power, Lock::Disk];
     let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, AttachVolume::NAME)?;
-    if vm.entry.record.is_none() {
-        return Err(Error::Unsupported {
-            detail: format!("VM {} was not made by Vmyard, which doesn't change its disks", vm.entry.name()),
-            hint: Some(format!("virsh attach-disk {} on node {}", vm.entry.name(), vm.node.name())),
-        });
-    }
+    vm.record("disks", "attach-disk")?;
     let (volume, lock) = find(app, &request.volume, &vm).await?.lock(app, context.task, AttachVolume::NAME).await?;
     held.push(lock);
     let record = volume.record;
@@ -49,7 +44,7 @@ pub async fn attach(context: Context, request: AttachVolume) -> Result<Work<Volu
         .await?;
         let disk = attachments::disk(&record, &device);
         let attached = task.last_step("attach-disk", async { Ok(vm.node.attach_disk(vm.id, &disk).await?) }).await;
-        attached.map_err(|error| no_port_left(error, vm.entry.name()))?;
+        attached.map_err(|error| vm::no_port_left(error, vm.entry.name(), "disk"))?;
         observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(VolumeOfVm { vm: app.index.to_wire(vm.id)?, volume: of_id(app, record.id).await? })
     }))
@@ -117,16 +112,5 @@ fn choose(disks: &DomainDisks, wanted: Option<&str>, vm: &str) -> Result<String>
                 hint: Some("detach one first (detach-volume)".to_owned()),
             })
         }
-    }
-}
-
-/// libvirt's words for a domain without a free PCI slot, in ours.
-fn no_port_left(error: Error, vm: &str) -> Error {
-    match &error {
-        Error::Node(cause) if cause.kind == ErrorKind::Failed && cause.cause.contains("PCI") => Error::Unsupported {
-            detail: format!("VM {vm} has no free PCI port for another disk"),
-            hint: Some("detach a volume or an interface first, or attach it while the VM is off".to_owned()),
-        },
-        _ => error,
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Subject, of_id};
 use crate::{
-    App, Context, Error, Result, attachments, observe,
-    ops::vm::{self, is_passing, wrong_power},
+    Context, Error, Result, attachments, observe,
+    ops::vm::{self, Device, wrong_power},
     store::{VolumeRecord, VolumeRole},
     task::{Lock, Outline, Undo, Work},
 };
@@ -11,15 +11,11 @@ use api::{
     Rpc,
     volume::{DetachVolume, VolumeOfVm},
 };
-use hypervisor::{ErrorKind, domain::Power};
-use std::time::{Duration, Instant};
+use hypervisor::domain::Power;
+use std::time::Duration;
 
 /// How long a guest has to let go, when the caller doesn't say.
-const TIMEOUT_S: u32 = 30;
-/// How often it is asked: a guest that is still in its firmware doesn't hear it.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// How often the domain is read while waiting, beside the events.
-const LOOK: Duration = Duration::from_secs(2);
+pub(in crate::ops) const TIMEOUT_S: u32 = 30;
 
 /// `detach-volume`
 pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<VolumeOfVm>> {
@@ -64,9 +60,9 @@ pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<Volu
             attachments::sync(app, record.id).await
         })
         .await?;
-        let mut free = power == Power::Off;
+        let (device, mut free) = (Device::Disk(&record.path), power == Power::Off);
         if !free {
-            let asking = ask_guest(app, &vm, &record, timeout);
+            let asking = vm::until_let_go(app, &vm, &device, timeout);
             free = task
                 .step("ask-guest", None, async {
                     let free = task.unless_cancelled(asking).await?;
@@ -76,7 +72,7 @@ pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<Volu
         }
         task.last_step("update-definition", async { Ok(vm.node.undefine_disk(vm.id, &record.path).await?) }).await?;
         if !free {
-            free = !has_it(&vm, &record).await?;
+            free = !device.is_held(&vm).await?;
         }
         if free {
             task.step("release-volume", None, attachments::release(app, vm.id, record.id)).await?;
@@ -99,44 +95,4 @@ fn keeps_it(vm: &vm::Subject, record: &VolumeRecord, timeout: Duration) -> Error
                VM's definition, and is free when the guest lets go or is off"
                 .to_owned(),
     }
-}
-
-/// Asks the guest until it has let go, or until the timeout; returns whether it has.
-async fn ask_guest(app: &App, vm: &vm::Subject, record: &VolumeRecord, timeout: Duration) -> Result<bool> {
-    let deadline = Instant::now() + timeout;
-    let (mut changes, mut ask_at) = (app.index.changes(), Instant::now());
-    loop {
-        if Instant::now() >= ask_at {
-            ask_at = Instant::now() + ASK_AGAIN;
-            match vm.node.ask_for_disk(vm.id, &record.path).await {
-                // It went off in between, or the node is away for a moment.
-                Err(error) if error.kind == ErrorKind::WrongState || is_passing(&error) => {}
-                asked => asked?,
-            }
-        }
-        match has_it(vm, record).await {
-            Ok(false) => return Ok(true),
-            Err(Error::Node(error)) if is_passing(&error) => {}
-            has => drop(has?),
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        let pause = LOOK.min(deadline.saturating_duration_since(Instant::now()));
-        let seen_without = || {
-            let seen = app.index.get(vm.id).and_then(|entry| entry.seen);
-            seen.is_none_or(|seen| !seen.view.disks.iter().any(|disk| disk.path.as_ref() == Some(&record.path)))
-        };
-        let changed = async { while changes.changed().await.is_ok() && !seen_without() {} };
-        tokio::select! {
-            () = changed => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// Whether the domain has the volume now.
-async fn has_it(vm: &vm::Subject, record: &VolumeRecord) -> Result<bool> {
-    let disks = vm.node.disks(vm.id).await?;
-    Ok(disks.is_some_and(|disks| disks.power != Power::Off && disks.has_live(&record.path)))
 }

@@ -1,0 +1,75 @@
+//! Taking a network interface from a VM: a running guest is asked to let go of it, and has it until it has.
+
+use super::with;
+use crate::{
+    Context, Error, Result, interfaces, observe,
+    ops::{
+        vm::{self, Device, wrong_power},
+        volume::detach::TIMEOUT_S,
+    },
+    task::{Lock, Outline, Undo, Work},
+};
+use api::{Rpc, nic::DetachNetwork, vm::Vm};
+use hypervisor::domain::Power;
+use std::time::Duration;
+
+/// `detach-network`
+pub async fn detach(context: Context, request: DetachNetwork) -> Result<Work<Vm>> {
+    let app = &context.app;
+    let locks = [Lock::Power, Lock::Disk];
+    let (vm, held) = vm::Subject::lock(app, &request.vm, &locks, context.task, DetachNetwork::NAME)?;
+    vm.record("interfaces", "detach-interface")?;
+    let nics = with(&vm, &request.mac).await?;
+    let power = match nics.live(&request.mac) {
+        Some(_) => nics.power,
+        // The guest has let go of it before: only the definition is left.
+        None => Power::Off,
+    };
+    if power == Power::Paused {
+        let hint = "resume it first (resume-vm), so that its guest can let go, or stop it";
+        return Err(wrong_power(vm.entry.name(), power, "running or shutoff", hint));
+    }
+    let timeout = Duration::from_secs(request.timeout_s.unwrap_or(TIMEOUT_S).into());
+    let mac = request.mac.to_lowercase();
+    let has_address =
+        vm.entry.record.as_ref().is_some_and(|record| record.spec.reserved.iter().any(|one| one.mac == mac));
+    let steps = [
+        (if power == Power::Off { "prepare" } else { "ask-guest" }, true),
+        ("update-definition", true),
+        ("release-address", has_address),
+    ];
+    let steps: Vec<&str> = steps.into_iter().filter(|(_, is_done)| *is_done).map(|(step, _)| step).collect();
+    let outline = Outline::of(&steps).on(&vm.node);
+    Ok(Work::new(vm.target(), held, outline, move |task| async move {
+        let app = &task.app;
+        let settle = Undo::SettleNic { node: vm.node.name().to_owned(), vm: vm.id, mac: mac.clone() };
+        let ask = async {
+            if power == Power::Off {
+                return Ok(());
+            }
+            let device = Device::Nic(&mac);
+            let asking = vm::until_let_go(app, &vm, &device, timeout);
+            if task.unless_cancelled(asking).await? { Ok(()) } else { Err(keeps_it(&vm, &mac, timeout)) }
+        };
+        task.step(steps[0], Some(settle), ask).await?;
+        task.last_step("update-definition", async { Ok(vm.node.undefine_nic(vm.id, &mac).await?) }).await?;
+        if has_address {
+            task.step("release-address", None, interfaces::release_address(app, &vm.node, vm.id, &mac)).await?;
+        }
+        observe::refresh_after(app, &vm.node, vm.id).await;
+        app.index.to_wire(vm.id)
+    }))
+}
+
+fn keeps_it(vm: &vm::Subject, mac: &str, timeout: Duration) -> Error {
+    Error::Timeout {
+        detail: format!(
+            "the guest of VM {} has not let go of interface {mac} within {} s; it stays attached",
+            vm.entry.name(),
+            timeout.as_secs()
+        ),
+        hint: "try again when the guest has booted: one that is booting doesn't answer; or detach it while the VM is \
+               off; modify-nic with \"link\": \"down\" cuts it off at once"
+            .to_owned(),
+    }
+}
