@@ -49,7 +49,7 @@ test-full: prepare-test template schemathesis ## The same, with the long ones: c
 # First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
 # that is newer than the server. Only some tests: make test-newer-libvirt tests='snapshots:: volumes::'
 newer := $(cache)/newer-libvirt
-newer_runner := $(if $(sudo),sudo -E env PATH=$(PATH)) $(CURDIR)/scripts/newer-libvirt/run $(newer)
+newer_runner := $(strip $(if $(sudo),sudo -E env PATH=$(PATH)) $(CURDIR)/scripts/newer-libvirt/run $(newer))
 # fuzz:: is about HTTP, and its tool is no part of that root.
 tests ?= --skip fuzz::
 newer_tests = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(newer_runner)' cargo test -p libvirt -p hypervisor -p cli --tests -- $(tests)
