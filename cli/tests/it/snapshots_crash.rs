@@ -339,6 +339,7 @@ fn libvirtd_killed_while_taking_and_deleting() {
             scene.wait_until_merged(&what);
             scene.wait_until_up(&mut libvirtd);
             scene.write_through(2);
+            scene.start_anew_where_libvirt_lost_track();
             scene.agrees(&what);
             if method == "create-snapshot" && scene.names().is_empty() {
                 scene.write_through(1);

@@ -174,6 +174,16 @@ impl Scene<'_> {
         log.contains("unknown mirror job type") && log.contains("Failed to load config for domain")
     }
 
+    /// A VM of which libvirt names an image that its QEMU isn't on any more is off once, as the documentation says.
+    pub fn start_anew_where_libvirt_lost_track(&mut self) {
+        let vm = self.lab.ok("describe-vm", json!({"vm": "scene"}));
+        if vm["disks"].as_array().unwrap().iter().any(|disk| disk["volume"].is_null()) {
+            println!("libvirt names images that QEMU isn't on");
+            self.stop();
+            self.start();
+        }
+    }
+
     /// The tree in the database is the one on the disk, and there is no file beside those that somebody names.
     #[track_caller]
     pub fn agrees(&self, what: &str) {
