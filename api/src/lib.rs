@@ -6,6 +6,8 @@
 
 pub mod audit;
 pub mod cloud_init;
+pub mod disk;
+pub mod iso;
 pub mod modify;
 pub mod network;
 pub mod nic;

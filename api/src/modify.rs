@@ -1,13 +1,16 @@
 //! Changing a VM that is there.
 
-use crate::{Access, Rpc, rules, vm::Vm};
+use crate::{
+    Access, Rpc, rules,
+    vm::{BootDevice, Vm},
+};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Changes a VM's name, size, tags or description; what is absent stays as it is. Name, tags and description are changed
-/// at once. Virtual CPUs and memory of a VM that is on wait for its next boot (a stop and a start; a reboot by the guest
+/// Changes a VM's name, size, tags, description or boot order; what is absent stays as it is. Name, tags and description are changed
+/// at once. The boot order, and virtual CPUs and memory, of a VM that is on wait for its next boot (a stop and a start; a reboot by the guest
 /// isn't enough), unless `live` is true. More of them is granted when the node has room for it. When anything fails,
 /// everything that was changed is put back, but for what the guest doesn't let go of before it is off.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
@@ -38,6 +41,10 @@ pub struct ModifyVmSpec {
     #[garde(inner(custom(rules::description)))]
     #[schemars(length(max = 1000), regex(pattern = rules::XML_PATTERN))]
     pub description: Option<String>,
+    /// What it boots from, in this order; other devices don't boot. It takes effect at the next boot.
+    #[garde(inner(custom(rules::boot_order)))]
+    #[schemars(length(min = 1, max = 3), extend("uniqueItems" = true))]
+    pub boot_order: Option<Vec<BootDevice>>,
     /// Plug more virtual CPUs and memory into the VM while it is on, as far as `max_vcpus` and `max_memory_mib`; memory in
     /// steps of 128 MiB. What can't be done so is `unsupported`, and nothing is changed. Less is never done live. For a VM
     /// that is off it makes no difference.
@@ -51,7 +58,7 @@ pub struct ModifyVmSpec {
 pub struct ModifiedVm {
     /// The VM as it is now.
     pub vm: Vm,
-    /// The fields that are in effect now (`name`, `vcpus`, `memory_mib`, `tags`, `description`). For a VM that is off
+    /// The fields that are in effect now (`name`, `vcpus`, `memory_mib`, `tags`, `description`, `boot_order`). For a VM that is off
     /// these are all.
     pub live: Vec<String>,
     /// The fields that wait for the VM's next boot.

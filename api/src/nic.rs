@@ -1,13 +1,61 @@
-//! Network interfaces of VMs that are there.
+//! Network interfaces of VMs.
 
-use crate::{
-    Access, Rpc, rules,
-    vm::{Link, Nic, Vm},
-};
+use crate::{Access, Rpc, rules, vm::Vm};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+
+/// A network interface of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nic {
+    /// The libvirt network; null when the interface is on a bridge or something else.
+    pub network: Option<String>,
+    /// The hardware address.
+    pub mac: String,
+    /// The address that is reserved for it in the network's DHCP.
+    pub ip: Option<Ipv4Addr>,
+    /// Whether its link is up.
+    pub link: Link,
+    /// The most that goes to the guest, in kilobytes (1,000 bytes) a second; null when there is no limit.
+    pub rx_kb_per_s: Option<u64>,
+    /// The most that comes from the guest, in kilobytes a second; null when there is no limit.
+    pub tx_kb_per_s: Option<u64>,
+    /// Addresses, each with where it was learnt (describe-vm only).
+    pub addresses: Vec<NicAddress>,
+}
+
+/// Whether a network interface's cable is plugged in, as the guest sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// Plugged in.
+    #[default]
+    Up,
+    /// Not plugged in.
+    Down,
+}
+
+/// An address of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct NicAddress {
+    /// IPv4 or IPv6, without prefix length.
+    pub address: String,
+    /// Where it was learnt.
+    pub source: AddressSource,
+}
+
+/// Where an address was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressSource {
+    /// A DHCP lease of the libvirt network.
+    Lease,
+    /// The guest agent.
+    Agent,
+    /// The node's ARP table.
+    Arp,
+}
 
 /// Gives a VM another network interface. A VM that is on has it at once. An interface without a fixed address gets one as the
 /// network gives it; the guest's own configuration has to know of it, since cloud-init sets up only what was there at the

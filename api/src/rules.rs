@@ -40,6 +40,10 @@ pub const MEMORY_MIB_MIN: u64 = 32;
 pub const MEMORY_MIB_MAX: u64 = 16 << 20;
 /// The highest limit of a network interface, in kilobytes a second: what Linux's traffic control can count.
 pub const NET_KB_PER_S_MAX: u64 = 4_000_000;
+/// The highest limit of a disk, in requests a second.
+pub const IOPS_MAX: u64 = 1_000_000_000;
+/// The highest limit of a disk, in bytes a second.
+pub const BYTES_PER_S_MAX: u64 = 1_000_000_000_000;
 /// The largest disk, in GiB (64 TiB).
 pub const DISK_GIB_MAX: u64 = 64 << 10;
 
@@ -168,6 +172,16 @@ pub fn mac(value: &str, _: &()) -> garde::Result {
         return Err(garde::Error::new(format!("must be a unicast address (an even first octet), is {value:?}")));
     }
     Ok(())
+}
+
+/// Checks a boot order: one to three devices, none twice.
+pub fn boot_order(value: &[crate::vm::BootDevice], _: &()) -> garde::Result {
+    let twice = value.iter().enumerate().find(|(at, device)| value[..*at].contains(device));
+    match (value.is_empty(), twice) {
+        (true, _) => Err(garde::Error::new("must name at least one of disk, cdrom and network")),
+        (_, Some((at, _))) => Err(garde::Error::new(format!("names a device twice (the {}. one)", at + 1))),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the name of a Unix user.

@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use crate::{Access, CloudInit, Rpc, Time, rules};
+use crate::{Access, CloudInit, Rpc, Time, disk::Disk, nic::Nic, rules};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,10 @@ pub struct Vm {
     pub firmware: Firmware,
     /// Disks, the system disk first. The seed CD-ROM is not listed.
     pub disks: Vec<Disk>,
+    /// The path of the ISO image in its CD-ROM drive; null when the drive is empty.
+    pub iso: Option<String>,
+    /// What it boots from, in this order.
+    pub boot_order: Vec<BootDevice>,
     /// Network interfaces, in the order of the definition.
     pub networks: Vec<Nic>,
     /// Use of CPU and memory (describe-vm only), when there were two readings.
@@ -59,7 +63,7 @@ pub struct Vm {
 }
 
 /// What the definition of a VM that is on says, and the VM isn't yet: it comes with the next boot (a stop and a start).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pending {
     /// Virtual CPUs, where they will be another number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +71,21 @@ pub struct Pending {
     /// Memory, where it will be another, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// The boot order, where it will be another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_order: Option<Vec<BootDevice>>,
+}
+
+/// A kind of device that a VM can boot from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootDevice {
+    /// Its system disk.
+    Disk,
+    /// The ISO image in its CD-ROM drive.
+    Cdrom,
+    /// Its first network interface, by PXE.
+    Network,
 }
 
 /// A VM's state.
@@ -112,84 +131,6 @@ pub enum Firmware {
     Uefi,
 }
 
-/// A disk of a VM.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Disk {
-    /// The device's name in the definition: `vda`.
-    pub device: String,
-    /// The volume's id; null when Vmyard doesn't know the volume.
-    pub volume: Option<Uuid>,
-    /// The volume's pool.
-    pub pool: Option<String>,
-    /// Where it is on the node.
-    pub path: Option<String>,
-    /// Virtual size, in GiB; null when it isn't known.
-    pub size_gib: Option<f64>,
-    /// What it is for.
-    pub role: DiskRole,
-}
-
-/// What a disk is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskRole {
-    /// It holds the operating system and goes with the VM.
-    System,
-    /// It was attached and outlives the VM.
-    Data,
-}
-
-/// A network interface of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Nic {
-    /// The libvirt network; null when the interface is on a bridge or something else.
-    pub network: Option<String>,
-    /// The hardware address.
-    pub mac: String,
-    /// The address that is reserved for it in the network's DHCP.
-    pub ip: Option<Ipv4Addr>,
-    /// Whether its link is up.
-    pub link: Link,
-    /// The most that goes to the guest, in kilobytes (1,000 bytes) a second; null when there is no limit.
-    pub rx_kb_per_s: Option<u64>,
-    /// The most that comes from the guest, in kilobytes a second; null when there is no limit.
-    pub tx_kb_per_s: Option<u64>,
-    /// Addresses, each with where it was learnt (describe-vm only).
-    pub addresses: Vec<NicAddress>,
-}
-
-/// Whether a network interface's cable is plugged in, as the guest sees it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Link {
-    /// Plugged in.
-    #[default]
-    Up,
-    /// Not plugged in.
-    Down,
-}
-
-/// An address of a network interface.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct NicAddress {
-    /// IPv4 or IPv6, without prefix length.
-    pub address: String,
-    /// Where it was learnt.
-    pub source: AddressSource,
-}
-
-/// Where an address was learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressSource {
-    /// A DHCP lease of the libvirt network.
-    Lease,
-    /// The guest agent.
-    Agent,
-    /// The node's ARP table.
-    Arp,
-}
-
 /// Use of CPU and memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
@@ -201,8 +142,9 @@ pub struct Usage {
     pub sampled_at: Time,
 }
 
-/// Creates a VM from a template. Its disk is a copy-on-write overlay over the template. The VM ends `shutoff`, unless
-/// `start` is true. When anything fails, everything that was made is taken back.
+/// Creates a VM from a template. Its disk is a copy-on-write overlay over the template. Without a template it gets a blank
+/// disk (`disk_gib`) and an ISO image to install from (`iso`). The VM ends `shutoff`, unless `start` is true. When anything
+/// fails, everything that was made is taken back.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
@@ -211,9 +153,21 @@ pub struct CreateVm {
     #[schemars(regex(pattern = rules::NAME_PATTERN))]
     pub name: String,
     /// The template, by name or id.
-    #[garde(custom(rules::reference))]
+    #[garde(custom(rules::optional_reference))]
     #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
-    pub template: String,
+    pub template: Option<String>,
+    /// An ISO image for its CD-ROM drive: its file in a pool of the node, `debian-13.iso`.
+    #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
+    pub iso: Option<String>,
+    /// The pool that has the ISO image, by name or id; the node's `default` when absent.
+    #[garde(custom(rules::optional_reference))]
+    #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
+    pub iso_pool: Option<String>,
+    /// What it boots from, in this order; the disk when absent, and then the ISO image if there is one.
+    #[garde(inner(custom(rules::boot_order)))]
+    #[schemars(length(min = 1, max = 3), extend("uniqueItems" = true))]
+    pub boot_order: Option<Vec<BootDevice>>,
     /// Virtual CPUs.
     #[garde(range(min = 1, max = rules::VCPUS_MAX))]
     #[schemars(range(min = 1, max = 255))]
@@ -222,7 +176,7 @@ pub struct CreateVm {
     #[garde(range(min = rules::MEMORY_MIB_MIN, max = rules::MEMORY_MIB_MAX))]
     #[schemars(range(min = 32, max = 16_777_216))]
     pub memory_mib: u64,
-    /// The system disk's size, in GiB; the template's size when absent, never smaller.
+    /// The system disk's size, in GiB; the template's size when absent, never smaller. Needed without a template.
     #[garde(inner(range(min = 1, max = rules::DISK_GIB_MAX)))]
     #[schemars(range(min = 1, max = 65_536))]
     pub disk_gib: Option<u64>,

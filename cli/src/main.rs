@@ -9,6 +9,7 @@ mod completion;
 mod failure;
 mod follow;
 mod human;
+mod iso;
 mod lists;
 mod network;
 mod nic;
@@ -68,6 +69,9 @@ enum Verb {
     /// List or show networks
     #[command(subcommand)]
     Network(network::Verb),
+    /// Work with the ISO images in CD-ROM drives of VMs
+    #[command(subcommand)]
+    Iso(iso::Verb),
     /// Work with network interfaces of VMs
     #[command(subcommand)]
     Nic(nic::Verb),
@@ -118,6 +122,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Node(verb) => node::run(client, output, verb),
         Verb::Pool(verb) => pool::run(client, output, verb),
         Verb::Network(verb) => network::run(client, output, verb),
+        Verb::Iso(verb) => iso::run(client, output, verb),
         Verb::Nic(verb) => nic::run(client, output, verb),
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),

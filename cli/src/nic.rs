@@ -1,10 +1,7 @@
 //! `vmyard nic`
 
 use crate::{change::Change, client::Client, complete, failure::Failure, human, output::Output};
-use api::{
-    nic::{AttachNetwork, DetachNetwork, ModifyNic},
-    vm::Link,
-};
+use api::nic::{AttachNetwork, DetachNetwork, Link, ModifyNic};
 use clap_complete::ArgValueCompleter;
 use std::net::Ipv4Addr;
 

@@ -4,6 +4,8 @@
 use crate::{human, table};
 use api::{
     Rpc,
+    disk::ModifyDisk,
+    iso::{AttachIso, EjectIso},
     modify::{ModifyVmSpec, ResetVmSystem},
     nic::{AttachNetwork, DetachNetwork, ModifyNic},
     snapshot::{CreateSnapshot, CreateVmFromSnapshot, DeleteSnapshot, RevertToSnapshot},
@@ -58,6 +60,14 @@ pub fn text(method: &str, reply: &Value) -> String {
             ),
             _ => volume(&reply["volume"]),
         },
+        AttachIso::NAME => format!("{}, with {} in its CD-ROM drive", vm(reply), of(reply, "iso")),
+        EjectIso::NAME => format!("{}, its CD-ROM drive is empty", vm(reply)),
+        ModifyDisk::NAME => {
+            let disks = reply["disks"].as_array().into_iter().flatten().filter(|disk| !disk["limits"].is_null());
+            let limits: String =
+                disks.map(|disk| format!("\n{}: {}", of(disk, "device"), limits(&disk["limits"]))).collect();
+            format!("{}{limits}", vm(reply))
+        }
         AttachNetwork::NAME | ModifyNic::NAME => nic(reply),
         DetachNetwork::NAME => format!("{}; its interface is gone", vm(reply)),
         DeleteVolume::NAME => format!("volume {} is deleted", of(reply, "name")),
@@ -112,6 +122,12 @@ fn volume(reply: &Value) -> String {
         reply["size_gib"],
         of(reply, "state")
     )
+}
+
+/// `total_iops 500, read_bytes_per_s 1000000`
+pub fn limits(limits: &Value) -> String {
+    let limits = limits.as_object().into_iter().flatten().filter(|(_, limit)| !limit.is_null());
+    limits.map(|(name, limit)| format!("{name} {limit}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `interface 52:54:00:12:34:56 of VM web is on network default, link up, at most 500 kB/s to the guest`

@@ -10,6 +10,7 @@ use crate::{
     output::Output,
     table::Cell::Field,
 };
+use api::disk::ModifyDisk;
 use api::volume::{
     AttachVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, DiskFormat, ResizeVolume, VolumeState,
 };
@@ -46,6 +47,8 @@ pub enum Verb {
     Attach(Attach),
     /// Take a volume from a VM: ask its guest to let go
     Detach(Detach),
+    /// Limit what goes through a disk of a VM
+    Limit(Limit),
     /// Delete a volume that no VM has, with its data
     Delete(Delete),
 }
@@ -168,6 +171,36 @@ pub struct Detach {
     change: Change,
 }
 
+/// `vmyard volume limit`: what isn't given stays as it is; 0 takes a limit away
+#[derive(clap::Args)]
+pub struct Limit {
+    /// The VM, by name or id
+    #[arg(add = ArgValueCompleter::new(complete::vms))]
+    vm: String,
+    /// The disk's device: vda, vdb, …
+    device: String,
+    /// Requests a second in all
+    #[arg(long, value_name = "N")]
+    iops: Option<u64>,
+    /// Requests to read a second
+    #[arg(long, value_name = "N")]
+    read_iops: Option<u64>,
+    /// Requests to write a second
+    #[arg(long, value_name = "N")]
+    write_iops: Option<u64>,
+    /// Bytes a second in all
+    #[arg(long, value_name = "BYTES")]
+    bytes: Option<u64>,
+    /// Bytes read a second
+    #[arg(long, value_name = "BYTES")]
+    read_bytes: Option<u64>,
+    /// Bytes written a second
+    #[arg(long, value_name = "BYTES")]
+    write_bytes: Option<u64>,
+    #[command(flatten)]
+    change: Change,
+}
+
 /// `vmyard volume delete`
 #[derive(clap::Args)]
 pub struct Delete {
@@ -267,6 +300,19 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Detach(args) => {
             let request = DetachVolume { vm: args.vm, volume: args.volume, force: args.force, timeout_s: args.timeout };
+            args.change.run(client, output, &request)
+        }
+        Verb::Limit(args) => {
+            let request = ModifyDisk {
+                vm: args.vm,
+                device: args.device,
+                total_iops: args.iops,
+                read_iops: args.read_iops,
+                write_iops: args.write_iops,
+                total_bytes_per_s: args.bytes,
+                read_bytes_per_s: args.read_bytes,
+                write_bytes_per_s: args.write_bytes,
+            };
             args.change.run(client, output, &request)
         }
         Verb::Delete(args) => {

@@ -1,5 +1,7 @@
 //! Disks of domains and the jobs on them. `disk` is the target name (`vda`) or the source path everywhere.
 
+use std::ptr;
+
 use virt_sys as sys;
 
 use crate::ffi::{check, check_bool, cstr, opt_cstr, opt_ptr};
@@ -80,6 +82,29 @@ impl Domain {
         // SAFETY: a live domain, a C string that lives during the call.
         check(unsafe { sys::virDomainBlockResize(self.as_ptr(), disk.as_ptr(), bytes, flags) })?;
         Ok(())
+    }
+
+    /// Limits a disk, by libvirt's names of the limits, such as `total_iops_sec`; 0 for no limit
+    /// (`virDomainSetBlockIoTune`). A limit that isn't named stays, unless another one of its group is named. Flags:
+    /// `flags::AFFECT_*`. Errors: INVALID_ARG for an unknown disk, or for a total beside a read or a write limit.
+    pub fn set_block_io_tune(&self, disk: &str, limits: &[(&str, u64)], flags: u32) -> Result<()> {
+        let disk = cstr(disk)?;
+        let limits = limits.iter().map(|(name, value)| Ok((cstr(name)?, *value))).collect::<Result<Vec<_>>>()?;
+        let (mut params, mut len, mut room) = (ptr::null_mut(), 0, 0);
+        let mut added = Ok(0);
+        for (name, value) in &limits {
+            // SAFETY: the list is libvirt's own, grown by it through our three variables; a C string that lives meanwhile.
+            let rc = unsafe { sys::virTypedParamsAddULLong(&mut params, &mut len, &mut room, name.as_ptr(), *value) };
+            added = added.and(check(rc));
+        }
+        let set = added.and_then(|_| {
+            let count = u32::try_from(len).unwrap_or(0);
+            // SAFETY: a live domain, a C string and a list of `len` parameters that live during the call.
+            check(unsafe { sys::virDomainSetBlockIoTune(self.as_ptr(), disk.as_ptr(), params, count as _, flags) })
+        });
+        // SAFETY: the list is ours, and not used again.
+        unsafe { sys::virTypedParamsFree(params, len) };
+        set.map(|_| ())
     }
 
     /// Begins to write the layers from `top` (`None`: the newest) down into `base` (`None`: the oldest) of a running

@@ -6,14 +6,19 @@ import schemathesis
 
 # Checks that no JSON Schema can say: requests that they refuse fit the schema all the same.
 BEYOND_THE_SCHEMA = [
-    (r"", r"at least one of name, vcpus, memory_mib, tags and description is needed"),
+    (r"", r"at least one of name, vcpus, memory_mib, tags, description and boot_order is needed"),
     (r"", r"at least one of link, rx_kb_per_s and tx_kb_per_s is needed"),
     (r"ip", r"(?!must be an IPv4 address).*"),
     (r"mac", r"is in use by"),
-    (r"cloud_init", r"has no cloud-init to read it"),
+    (r"", r"at least one limit is needed"),
+    (r"template", r"is needed, or an ISO image"),
+    (r"total_(iops|bytes_per_s)", r"can't stand beside"),
+    (r"boot_order", r"names network, and the VM has no interface"),
+    (r"iso", r"is not an ISO 9660 image|is an image of Vmyard's own"),
+    (r"cloud_init", r"has no cloud-init to read it|there is no template with cloud-init"),
     (r"cloud_init\.user", r"is needed for a password or keys"),
     (r"cursor", r"is not one that this method gave"),
-    (r"disk_gib", r"must be at least .*, the size of template"),
+    (r"disk_gib", r"must be at least .*, the size of template|is needed without a template"),
     (r"expires_at", r"must be in the future"),
     (r"file", r"is needed, or volume|there is no file|is refused|can't be read|without '\.\.'|lies in the directory"),
     (r"format", r"is given by the"),

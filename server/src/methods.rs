@@ -1,7 +1,7 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, network, nic, node, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{audit, iso, network, nic, node, pool, session, snapshot, task, template, token, vm, volume},
     rpc::Table,
 };
 
@@ -39,6 +39,9 @@ pub fn table() -> Table {
         .work(volume::delete::delete)
         .work(volume::attach::attach)
         .work(volume::detach::detach)
+        .work(vm::disk::modify)
+        .work(iso::attach)
+        .work(iso::eject)
         .read(volume::list::list)
         .read(volume::list::describe)
         .work(snapshot::create::create)

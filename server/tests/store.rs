@@ -110,8 +110,8 @@ fn vm(name: &str, template: Uuid) -> VmRecord {
         domain: format!("{name}-x"),
         phase: VmPhase::Creating,
         spec: VmSpec {
-            template,
-            template_name: "t".into(),
+            template: Some(template),
+            template_name: Some("t".into()),
             pool: Uuid::nil(),
             pool_name: "default".into(),
             vcpus: 1,
@@ -275,7 +275,7 @@ async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord
     let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
     store.insert_task(&task, None, None).await.unwrap();
     store.insert_step(task.id, 0, "change-definition", Some("{}".into())).await.unwrap();
-    let other = vm("other", web.spec.template);
+    let other = vm("other", web.spec.template.unwrap());
     store.insert_vm(&other).await.unwrap();
     let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
     assert!(matches!(store.change_vm(&mut taken, task.id, "{}").await, Err(Error::AlreadyExists { .. })));

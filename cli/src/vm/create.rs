@@ -3,7 +3,7 @@
 use crate::{change::Change, client::Client, complete, failure::Failure, output::Output};
 use api::{
     CloudInit,
-    vm::{CreateVm, Firmware, NicSpec},
+    vm::{BootDevice, CreateVm, Firmware, NicSpec},
 };
 use clap_complete::ArgValueCompleter;
 use std::fs;
@@ -13,9 +13,18 @@ use std::fs;
 pub struct Args {
     /// The new VM's name
     name: String,
-    /// The template
-    #[arg(long, add = ArgValueCompleter::new(complete::templates))]
-    template: String,
+    /// The template; without one, --iso and --disk make a VM to install
+    #[arg(long, required_unless_present = "iso", add = ArgValueCompleter::new(complete::templates))]
+    template: Option<String>,
+    /// An ISO image for its CD-ROM drive: its file in a pool
+    #[arg(long, value_name = "FILE")]
+    iso: Option<String>,
+    /// The pool that has the ISO image [default: default]
+    #[arg(long, requires = "iso", add = ArgValueCompleter::new(complete::pools))]
+    iso_pool: Option<String>,
+    /// What it boots from, in this order: disk, cdrom, network [default: disk, then the ISO image]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', value_parser = super::boot_device)]
+    boot: Vec<BootDevice>,
     /// Virtual CPUs
     #[arg(long, default_value_t = 1)]
     vcpus: u32,
@@ -133,6 +142,9 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
     let request = CreateVm {
         name: args.name,
         template: args.template,
+        iso: args.iso,
+        iso_pool: args.iso_pool,
+        boot_order: (!args.boot.is_empty()).then_some(args.boot),
         vcpus: args.vcpus,
         memory_mib: args.memory,
         disk_gib: args.disk,

@@ -11,12 +11,13 @@ use crate::{
     client::Client,
     complete,
     failure::Failure,
+    human,
     lists::Kind,
     output::Output,
     table::Cell::{Field, Made},
 };
 use api::modify::ResetVmSystem;
-use api::vm::{DeleteVm, PauseVm, RebootVm, ResumeVm, StartVm, StopVm};
+use api::vm::{BootDevice, DeleteVm, PauseVm, RebootVm, ResumeVm, StartVm, StopVm};
 use clap_complete::ArgValueCompleter;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ use serde_json::Value;
 pub enum Verb {
     /// List VMs
     List(list::Args),
-    /// Create a VM from a template
+    /// Create a VM from a template, or one to install from an ISO image
     Create(Box<create::Args>),
     /// Start a VM
     Start(Simple),
@@ -157,6 +158,10 @@ fn networks(vm: &Value) -> String {
 fn tags(vm: &Value) -> String {
     let tags = vm["tags"].as_object().into_iter().flatten();
     tags.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
+}
+
+fn boot_device(text: &str) -> Result<BootDevice, String> {
+    human::one_of(text, "disk, cdrom or network")
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

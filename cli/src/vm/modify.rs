@@ -2,7 +2,7 @@
 
 use super::Name;
 use crate::{change::Change, client::Client, failure::Failure, output::Output};
-use api::modify::ModifyVmSpec;
+use api::{modify::ModifyVmSpec, vm::BootDevice};
 
 /// `vmyard vm modify`
 #[derive(clap::Args)]
@@ -27,6 +27,9 @@ pub struct Args {
     /// Free text
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    /// What it boots from, in this order: disk, cdrom, network
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', value_parser = super::boot_device)]
+    boot: Vec<BootDevice>,
     /// Plug virtual CPUs and memory into the running VM, as far as its maxima, instead of waiting for its next boot
     #[arg(long)]
     live: bool,
@@ -43,6 +46,7 @@ pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
         memory_mib: args.memory,
         tags: (args.no_tags || !args.tags.is_empty()).then(|| args.tags.into_iter().collect()),
         description: args.description,
+        boot_order: (!args.boot.is_empty()).then_some(args.boot),
         live: args.live,
     };
     args.change.run(client, output, &request)

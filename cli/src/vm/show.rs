@@ -4,11 +4,14 @@ use super::{Name, described_state};
 use crate::{
     client::{Client, from_json},
     failure::Failure,
-    lists,
+    lists, outcome,
     output::Output,
     table,
 };
-use api::vm::{Firmware, Vm};
+use api::{
+    nic::Link,
+    vm::{BootDevice, Firmware, Vm},
+};
 use serde_json::json;
 
 /// Shows the VM.
@@ -40,14 +43,28 @@ fn text(vm: &Vm) -> String {
     if let Some(pending) = &vm.pending {
         let vcpus = pending.vcpus.map(|vcpus| format!("{vcpus} vCPU{}", if vcpus == 1 { "" } else { "s" }));
         let memory = pending.memory_mib.map(|memory_mib| format!("{memory_mib} MiB"));
-        line("next boot", [vcpus, memory].into_iter().flatten().collect::<Vec<_>>().join(", "));
+        let boot = pending.boot_order.as_ref().map(|order| format!("from {}", boot_order(order)));
+        line("next boot", [vcpus, memory, boot].into_iter().flatten().collect::<Vec<_>>().join(", "));
     }
     for disk in &vm.disks {
         let size = disk.size_gib.map(|size| format!("{size} GiB ")).unwrap_or_default();
         line("disk", format!("{} {size}{}", disk.device, disk.path.as_deref().unwrap_or_default()));
+        if let Some(limits) = disk.limits.and_then(|limits| serde_json::to_value(limits).ok()) {
+            line("limits", outcome::limits(&limits));
+        }
+    }
+    if let Some(iso) = &vm.iso {
+        line("cd-rom", iso.clone());
+    }
+    if vm.boot_order.len() > 1 {
+        line("boot order", boot_order(&vm.boot_order));
     }
     for nic in &vm.networks {
-        line("network", format!("{} {}", nic.network.as_deref().unwrap_or("-"), nic.mac));
+        let down = if nic.link == Link::Down { " (link down)" } else { "" };
+        let limit = |limit: Option<u64>, way| limit.map(|limit| format!(", at most {limit} kB/s {way} it"));
+        let limits = [limit(nic.rx_kb_per_s, "to"), limit(nic.tx_kb_per_s, "from")].into_iter().flatten();
+        let limits: String = limits.collect();
+        line("network", format!("{} {}{down}{limits}", nic.network.as_deref().unwrap_or("-"), nic.mac));
         if let Some(ip) = nic.ip {
             line("address", format!("{ip} (reserved)"));
         }
@@ -78,4 +95,10 @@ fn text(vm: &Vm) -> String {
         line("created", time.to_string());
     }
     table::facts(&facts)
+}
+
+/// `disk, cdrom`
+fn boot_order(order: &[BootDevice]) -> String {
+    let names = order.iter().filter_map(|device| serde_json::to_value(device).ok());
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }

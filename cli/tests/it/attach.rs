@@ -288,3 +288,59 @@ fn by_the_command_line() {
     has(&has_name, 0, "0", "1M");
     assert_eq!(lab.server.cli(&["volume", "delete", &name]), (0, format!("volume {name} is deleted\n")));
 }
+
+#[test]
+fn what_goes_through_is_limited() {
+    let lab = Lab::own();
+    let vm = lab.create("slow").start().ready();
+    let data = volume(&lab, "slow-data");
+    vm.ok("attach-volume", json!({"volume": data["id"]}));
+    let disk = in_guest(&vm, &data);
+    // Seconds that 8 MiB take, through to the disk.
+    let write = || -> f64 {
+        let line = format!(
+            "read a b </proc/uptime; dd if=/dev/zero of=/dev/{disk} bs=1M count=8 conv=fsync 2>/dev/null; read c d </proc/uptime; echo $a $c"
+        );
+        let times: Vec<f64> = vm.run(&line).split(' ').map(|time| time.parse().unwrap()).collect();
+        times[1] - times[0]
+    };
+    let before = write();
+    let limited = vm.ok("modify-disk", json!({"device": "vdb", "write_bytes_per_s": 1 << 20, "read_iops": 900}));
+    let limits = json!({"total_iops": null, "read_iops": 900, "write_iops": null,
+        "total_bytes_per_s": null, "read_bytes_per_s": null, "write_bytes_per_s": 1 << 20});
+    assert_eq!((&limited["disks"][1]["limits"], &limited["disks"][0]["limits"]), (&limits, &Value::Null));
+    let slow = write();
+    assert!(slow > 5.0 && slow > before, "{slow} s, {before} s before");
+    // It stays through snapshots and merges, and what is not named stays.
+    vm.ok("create-snapshot", json!({"name": "between"}));
+    vm.ok("delete-snapshot", json!({"snapshot": "between"}));
+    let tuned = || lab.node.virsh(&["blkdeviotune", vm.created["domain"].as_str().unwrap(), "vdb"]);
+    assert!(tuned().contains(&format!("write_bytes_sec: {}", 1 << 20)), "{}", tuned());
+    assert_eq!(vm.describe()["disks"][1]["limits"], limits);
+    let slow = write();
+    assert!(slow > 5.0, "{slow} s");
+    assert!(defined(&vm).contains("<read_iops_sec>900</read_iops_sec>"));
+    let field = |more: Value| {
+        let mut body = json!({"device": "vdb"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        vm.err("modify-disk", body, 400, "invalid")["errors"][0]["field"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(field(json!({})), "");
+    assert_eq!(field(json!({"total_iops": 100})), "total_iops");
+    assert_eq!(field(json!({"total_bytes_per_s": 100})), "total_bytes_per_s");
+    assert_eq!(field(json!({"read_iops": 2_000_000_000})), "read_iops");
+    assert_eq!(field(json!({"device": "sda", "read_iops": 1})), "device");
+    vm.err("modify-disk", json!({"device": "vdc", "read_iops": 1}), 404, "not_found");
+    assert_eq!(vm.describe()["disks"][1]["limits"], limits);
+    // Totals take the place of the others when those go.
+    let total = json!({"device": "vdb", "write_bytes_per_s": 0, "read_iops": 0, "total_iops": 10_000});
+    let limited = vm.ok("modify-disk", total);
+    assert_eq!(limited["disks"][1]["limits"]["total_iops"], 10_000);
+    let (code, text) = lab.server.cli(&["volume", "limit", &vm.name, "vdb", "--iops", "0", "--bytes", "500000000"]);
+    assert_eq!((code, text), (0, format!("VM {} is running\nvdb: total_bytes_per_s 500000000\n", vm.name)));
+    assert!(lab.server.cli(&["vm", "show", &vm.name]).1.contains("total_bytes_per_s 500000000"));
+    vm.ok("modify-disk", json!({"device": "vdb", "total_bytes_per_s": 0}));
+    assert_eq!(vm.describe()["disks"][1]["limits"], Value::Null);
+    let fast = write();
+    assert!(fast < 5.0, "{fast} s");
+}

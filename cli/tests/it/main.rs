@@ -19,6 +19,8 @@ mod fuzz;
 mod guest;
 mod hardware;
 mod http;
+mod isos;
+mod kept;
 mod life;
 mod list;
 mod modify;

@@ -93,6 +93,14 @@ fn what_is_planned_is_done() {
     let (_, attached) = planned(&lab, seen, "attach-network", json!({"vm": vm, "network": "default"}));
     let mac = &attached["nic"]["mac"];
     planned(&lab, seen, "modify-nic", json!({"vm": vm, "mac": mac, "link": "down"}));
+    planned(&lab, seen, "modify-disk", json!({"vm": vm, "device": "vda", "total_iops": 5000}));
+    let (plan, _) = planned(&lab, seen, "modify-vm-spec", json!({"vm": vm, "boot_order": ["network", "disk"]}));
+    assert!(plan["xml_diff"].as_str().unwrap().contains("<boot order='2'/>"), "{plan}");
+    let image = lab.node.dir.join("pools/default/planned.iso");
+    std::fs::write(image, crate::isos::image::installer()).unwrap();
+    lab.node.virsh(&["pool-refresh", "default"]);
+    planned(&lab, seen, "attach-iso", json!({"vm": vm, "iso": "planned.iso"}));
+    planned(&lab, seen, "eject-iso", json!({"vm": vm}));
     planned(&lab, seen, "pause-vm", json!({"vm": vm}));
     planned(&lab, seen, "resume-vm", json!({"vm": vm}));
     let (plan, _) = planned(&lab, seen, "reboot-vm", json!({"vm": vm, "timeout_s": 1}));

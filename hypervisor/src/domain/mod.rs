@@ -2,11 +2,14 @@
 //! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] and [`qemu`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
 //! XML for them).
 
+mod boot;
+mod cdrom;
 mod commit;
 mod disks;
 mod edits;
 mod layers;
 mod left_images;
+mod limits;
 mod metadata;
 mod modify;
 mod nics;
@@ -16,13 +19,15 @@ mod resize;
 mod spec;
 mod view;
 
+pub use boot::{BootDevice, BootPlaces};
 pub use commit::Merge;
 pub use disks::{DataDisk, DomainDisks};
 pub use layers::{Freeze, Switch};
+pub use limits::DiskLimits;
 pub use metadata::{Metadata, TemplateRef};
 pub use modify::{Before, Labels, Plugged, preview};
 pub use nics::{DomainNics, NicChange};
 pub use ops::{Address, AddressSource, DomainStatus, Power, Sample};
 pub use resize::{Headroom, Sizes};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
-pub use view::{DiskView, DomainView, NicView};
+pub use view::{AtNextStart, DiskView, DomainView, NicView};

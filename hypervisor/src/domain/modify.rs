@@ -1,7 +1,7 @@
 //! Changing a domain that is there: its size, by its definition and by hot-plug, its title and our metadata.
 
 use super::{
-    DomainView, Metadata, Power,
+    AtNextStart, BootDevice, BootPlaces, DomainView, Metadata, Power, boot,
     edits::{Edits, child},
     metadata::NAMESPACE,
     ops::power,
@@ -35,6 +35,8 @@ pub struct Before {
     pub one_cell: bool,
     /// What is plugged into the running domain; `None` when it is off.
     pub on: Option<Plugged>,
+    /// Which devices of its definition boot.
+    pub boot: BootPlaces,
     /// Its title and our metadata.
     pub labels: Labels,
     /// The same metadata, read; `None` where there is none.
@@ -48,6 +50,13 @@ impl Before {
     pub fn takes(&self, sizes: &Sizes) -> std::result::Result<(), &'static str> {
         resize::edit(&self.definition, sizes).map(|_| ())
     }
+
+    /// The places of devices for a boot order, or what the definition lacks for it.
+    pub fn boot_places(&self, order: &[BootDevice]) -> std::result::Result<BootPlaces, &'static str> {
+        let document = Document::parse(&self.definition).map_err(|_| "its definition can't be read")?;
+        let places = boot::places_for(document.root_element(), order)?;
+        boot::edit(&self.definition, &places).map(|_| places)
+    }
 }
 
 /// What is plugged into a domain that is on.
@@ -55,6 +64,8 @@ impl Before {
 pub struct Plugged {
     /// Its sizes, with the modules.
     pub sizes: Sizes,
+    /// What it booted from.
+    pub boot: Vec<BootDevice>,
     /// Its memory modules, in KiB each.
     pub modules: Vec<u64>,
 }
@@ -77,9 +88,13 @@ impl Labels {
     }
 }
 
-/// A definition's XML with other sizes and other metadata, to show what a change would do; `None` where it can't be told.
-pub fn preview(xml: &str, sizes: &Sizes, metadata: Option<&Metadata>) -> Option<String> {
-    let xml = resize::edit(xml, sizes).ok()?;
+/// A definition's XML with other sizes, another boot order and other metadata, to show what a change would do; `None` where
+/// it can't be told.
+pub fn preview(xml: &str, sizes: &Sizes, boot: Option<&BootPlaces>, metadata: Option<&Metadata>) -> Option<String> {
+    let mut xml = resize::edit(xml, sizes).ok()?;
+    if let Some(places) = boot {
+        xml = boot::edit(&xml, places).ok()?;
+    }
     let Some(metadata) = metadata else { return Some(xml) };
     let document = Document::parse(&xml).ok()?;
     let domain = document.root_element();
@@ -118,14 +133,14 @@ impl Node {
             return Err(self.error(ErrorKind::WrongState, &doing, "it has none: it is gone when it is off"));
         };
         let unreadable = || self.error(ErrorKind::Unsupported, &doing, "its sizes can't be read");
-        let (sizes, one_cell, metadata) = {
+        let (sizes, one_cell, boot, metadata) = {
             let document = Document::parse(&definition).map_err(|_| unreadable())?;
             let domain = document.root_element();
             let sizes = Sizes::read(domain).ok_or_else(unreadable)?;
-            (sizes, resize::has_one_cell(domain), Metadata::read(domain))
+            (sizes, resize::has_one_cell(domain), boot::places(domain), Metadata::read(domain))
         };
         let on = running.map(|xml| plugged(&xml).ok_or_else(unreadable)).transpose()?;
-        Ok(Before { power, sizes, one_cell, on, labels, metadata, definition })
+        Ok(Before { power, sizes, one_cell, on, boot, labels, metadata, definition })
     }
 
     /// Gives a definition these sizes, from the next start on. A domain that is gone, or has no definition, has none to
@@ -250,7 +265,7 @@ fn compact(element: &str) -> Option<String> {
 fn plugged(xml: &str) -> Option<Plugged> {
     let document = Document::parse(xml).ok()?;
     let domain = document.root_element();
-    Some(Plugged { sizes: Sizes::read(domain)?, modules: resize::modules(domain) })
+    Some(Plugged { sizes: Sizes::read(domain)?, boot: boot::order(domain), modules: resize::modules(domain) })
 }
 
 fn module(alias: &str, kib: u64) -> String {
@@ -271,13 +286,14 @@ fn has_module(domain: &Domain, alias: &str) -> libvirt::Result<bool> {
     Ok(domain.xml(0)?.contains(&format!("<alias name='{alias}'/>")))
 }
 
-/// The sizes of a definition, where they are another domain's than these: virtual CPUs and memory in MiB that a domain
-/// which is on will have after its next start.
-pub(super) fn at_next_start(definition: &str, now: &DomainView) -> Option<(u32, u64)> {
+/// What the next start will make of a domain that is on, where its definition says something else than it is.
+pub(super) fn at_next_start(definition: &str, now: &DomainView) -> Option<AtNextStart> {
     let document = Document::parse(definition).ok()?;
-    let sizes = Sizes::read(document.root_element())?;
-    let next = (sizes.vcpus, sizes.memory_kib >> 10);
-    (next != (now.vcpus, now.memory_mib)).then_some(next)
+    let domain = document.root_element();
+    let sizes = Sizes::read(domain)?;
+    let next = AtNextStart { vcpus: sizes.vcpus, memory_mib: sizes.memory_kib >> 10, boot: boot::order(domain) };
+    let same = (next.vcpus, next.memory_mib, &next.boot) == (now.vcpus, now.memory_mib, &now.boot);
+    (!same).then_some(next)
 }
 
 #[cfg(test)]
@@ -293,7 +309,7 @@ mod tests {
         let document = Document::parse(&xml).unwrap();
         let sizes = Sizes::read(document.root_element()).unwrap();
         let metadata = Metadata { name: "other".into(), tags: [("a".into(), "<b>".into())].into(), ..spec.metadata };
-        let shown = preview(&xml, &Sizes { vcpus: 2, ..sizes }, Some(&metadata)).unwrap();
+        let shown = preview(&xml, &Sizes { vcpus: 2, ..sizes }, None, Some(&metadata)).unwrap();
         let view = DomainView::parse(&shown).unwrap();
         assert_eq!((view.title.as_deref(), view.vcpus), (Some("other"), 2));
         assert_eq!(view.metadata.as_ref(), Some(&metadata));

@@ -123,7 +123,7 @@ impl Node {
 
 fn to_xml(nic: &NicSpec) -> String {
     let mut xml = Xml::new();
-    super::spec::write_nic(&mut xml, nic);
+    super::spec::write_nic(&mut xml, nic, None);
     xml.finish().unwrap_or_default()
 }
 

@@ -5,7 +5,10 @@
 //! reader, and a VNC display with a password that has expired (QEMU started without one could never be given one, and
 //! would let every local user in).
 
-use super::Metadata;
+use super::{
+    BootDevice, Metadata,
+    cdrom::{DRIVE, SEED_DRIVE, write_drive},
+};
 use crate::{VirtType, xml::Xml};
 use uuid::Uuid;
 
@@ -39,6 +42,10 @@ pub struct DomainSpec {
     pub nvram: Option<String>,
     /// The path of the NoCloud seed, `sda`.
     pub seed: Option<String>,
+    /// The path of the ISO image in its CD-ROM drive, `sdb`; the drive is there without one, too.
+    pub iso: Option<String>,
+    /// What it boots from, in this order.
+    pub boot: Vec<BootDevice>,
     /// Network interfaces.
     pub nics: Vec<NicSpec>,
     /// Where the serial line's output is kept on the node.
@@ -144,25 +151,28 @@ impl DomainSpec {
         });
     }
 
+    /// Where a kind of device stands in the boot order.
+    fn place(&self, device: BootDevice) -> Option<String> {
+        let at = self.boot.iter().position(|one| *one == device)?;
+        Some((at + 1).to_string())
+    }
+
     fn write_devices(&self, xml: &mut Xml) {
         xml.empty("controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")]);
         for index in 1..=ROOT_PORTS {
             xml.empty("controller", &[("type", "pci"), ("index", &index.to_string()), ("model", "pcie-root-port")]);
         }
         let disk = &self.system_disk;
-        write_disk(xml, &disk.path, &disk.format, "vda", &disk.serial, Some("1"));
+        write_disk(xml, &disk.path, &disk.format, "vda", &disk.serial, self.place(BootDevice::Disk).as_deref());
         // The seed is on SCSI: Debian's cloud kernel has no driver for SATA, and `vdb` stays the first data volume.
         xml.empty("controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")]);
         if let Some(seed) = &self.seed {
-            xml.nest("disk", &[("type", "file"), ("device", "cdrom")], |xml| {
-                xml.empty("driver", &[("name", "qemu"), ("type", "raw")]);
-                xml.empty("source", &[("file", seed)]);
-                xml.empty("target", &[("dev", "sda"), ("bus", "scsi")]);
-                xml.empty("readonly", &[]);
-            });
+            write_drive(xml, SEED_DRIVE, Some(seed), None);
         }
-        for nic in &self.nics {
-            write_nic(xml, nic);
+        write_drive(xml, DRIVE, self.iso.as_deref(), self.place(BootDevice::Cdrom).as_deref());
+        for (position, nic) in self.nics.iter().enumerate() {
+            let place = self.place(BootDevice::Network).filter(|_| position == 0);
+            write_nic(xml, nic, place.as_deref());
         }
         xml.nest("serial", &[("type", "pty")], |xml| {
             xml.empty("log", &[("file", &self.serial_log), ("append", "on")]);
@@ -202,13 +212,16 @@ pub(super) fn write_disk(xml: &mut Xml, path: &str, format: &str, target: &str, 
 }
 
 /// An interface on a libvirt network.
-pub(super) fn write_nic(xml: &mut Xml, nic: &NicSpec) {
+pub(super) fn write_nic(xml: &mut Xml, nic: &NicSpec, boot: Option<&str>) {
     xml.nest("interface", &[("type", "network")], |xml| {
         xml.empty("mac", &[("address", &nic.mac)]);
         xml.empty("source", &[("network", &nic.network)]);
         xml.empty("model", &[("type", "virtio")]);
         if !nic.link_up {
             xml.empty("link", &[("state", "down")]);
+        }
+        if let Some(order) = boot {
+            xml.empty("boot", &[("order", order)]);
         }
     });
 }
@@ -235,6 +248,8 @@ pub(super) mod tests {
             },
             nvram: Some("/pool/x.nvram.fd".into()),
             seed: Some("/seeds/x.iso".into()),
+            iso: Some("/pool/install.iso".into()),
+            boot: vec![BootDevice::Disk, BootDevice::Cdrom, BootDevice::Network],
             nics: vec![NicSpec { network: "default".into(), mac: "52:54:00:00:00:01".into(), link_up: true }],
             serial_log: "/seeds/x.serial.log".into(),
             vnc_password: "abcdefgh".into(),
@@ -262,7 +277,8 @@ pub(super) mod tests {
         assert_eq!(view.disks[0].path.as_deref(), Some("/pool/a'b<c>.qcow2"));
         assert_eq!(view.disks[0].target, "vda");
         assert!(view.uefi);
-        assert!(view.disks[1].cdrom);
+        assert_eq!((view.seed(), view.iso()), (spec.seed.as_deref(), spec.iso.as_deref()));
+        assert_eq!(view.boot, spec.boot);
         assert_eq!(view.nics[0].mac, "52:54:00:00:00:01");
         assert_eq!(view.nics[0].network.as_deref(), Some("default"));
         assert_eq!(view.metadata, Some(spec.metadata));

@@ -1,6 +1,6 @@
 //! What we read of a domain's XML. Nothing is ever written from a view.
 
-use super::Metadata;
+use super::{BootDevice, DiskLimits, Metadata, boot};
 use roxmltree::{Document, Node};
 use uuid::Uuid;
 
@@ -21,9 +21,10 @@ pub struct DomainView {
     pub memory_mib: u64,
     /// Memory that hot-plug can reach, in MiB.
     pub max_memory_mib: u64,
-    /// Virtual CPUs and memory (in MiB) after the next start, where the definition of a domain that is on says something
-    /// else.
-    pub at_next_start: Option<(u32, u64)>,
+    /// What the next start will make of it, where the definition of a domain that is on says something else.
+    pub at_next_start: Option<AtNextStart>,
+    /// What it boots from, in this order.
+    pub boot: Vec<BootDevice>,
     /// Whether it boots by UEFI.
     pub uefi: bool,
     /// Where UEFI keeps its variables.
@@ -38,6 +39,17 @@ pub struct DomainView {
     pub serial_log: Option<String>,
     /// What Vmyard wrote; `None` for domains that it doesn't manage.
     pub metadata: Option<Metadata>,
+}
+
+/// What a definition says of a domain that is on, and comes with its next start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtNextStart {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// What it boots from.
+    pub boot: Vec<BootDevice>,
 }
 
 /// A disk of a domain.
@@ -57,6 +69,8 @@ pub struct DiskView {
     pub backing: Vec<String>,
     /// What a running domain calls the device: `virtio-disk1`.
     pub alias: Option<String>,
+    /// The limits of what goes through it.
+    pub limits: DiskLimits,
 }
 
 impl DiskView {
@@ -106,6 +120,7 @@ impl DomainView {
             memory_mib,
             max_memory_mib: child("maxMemory").and_then(mib).unwrap_or(memory_mib),
             at_next_start: None,
+            boot: boot::order(domain),
             uefi: child("os").is_some_and(is_uefi),
             nvram: child("os").and_then(nvram),
             disks: devices().filter(|node| node.has_tag_name("disk")).filter_map(disk).collect(),
@@ -140,6 +155,7 @@ fn disk(node: Node<'_, '_>) -> Option<DiskView> {
         format: attribute_of(node, "driver", "type").map(str::to_owned),
         backing,
         alias: attribute_of(node, "alias", "name").map(str::to_owned),
+        limits: DiskLimits::read(node),
     })
 }
 

@@ -230,8 +230,13 @@ impl Tail {
 
 /// The first bytes of a volume of this length.
 pub(super) fn header_of(connection: &Connect, volume: &Volume, length: u64) -> libvirt::Result<Vec<u8>> {
-    let wanted = length.min(HEADER_BYTES as u64);
-    head(&mut Download::new(connection, volume, wanted))
+    beginning(connection, volume, length, HEADER_BYTES)
+}
+
+/// So many bytes of the beginning of a volume of this length, or all that it has.
+pub(super) fn beginning(connection: &Connect, volume: &Volume, length: u64, wanted: usize) -> libvirt::Result<Vec<u8>> {
+    let wanted = wanted.min(clamp(length));
+    first(&mut Download::new(connection, volume, wanted as u64), wanted)
 }
 
 /// The first bytes of an image, or all of a shorter one.

@@ -3,7 +3,7 @@
 use super::{
     copy::failed,
     image,
-    pieces::{header_of, upload},
+    pieces::{beginning, header_of, upload},
     pool::when_idle,
 };
 use crate::{
@@ -163,6 +163,19 @@ impl Node {
         read.await
     }
 
+    /// Whether the volume of this name is an ISO 9660 image, by its first volume descriptor (ECMA-119, 8.1); `None` when there
+    /// is no such volume.
+    pub async fn is_iso(&self, pool: Uuid, name: &str) -> Result<Option<bool>> {
+        let wanted = name.to_owned();
+        let doing = format!("read the beginning of volume {name}");
+        let read = self.bulk(SLOW, &doing, move |connection| {
+            let volume = connection.pool_by_uuid(pool.into_bytes())?.volume_by_name(&wanted)?;
+            let ((start, mark), length) = (ISO_MARK, view(&volume)?.physical);
+            Ok(beginning(connection, &volume, length, start + mark.len())?.get(start..) == Some(mark))
+        });
+        if_there(read.await)
+    }
+
     /// The images below the one at `path`, the nearest first, by their headers as they are now. The last one may lie
     /// outside of all pools, where nothing more is known of it.
     pub async fn backing_chain(&self, path: &str) -> Result<Vec<Layer>> {
@@ -225,9 +238,12 @@ impl Node {
 
 /// What a volume's header says that it stands on.
 fn stands_on(connection: &Connect, volume: &Volume) -> libvirt::Result<Option<String>> {
-    let header = header_of(connection, volume, image::HEADER_BYTES as u64)?;
+    let header = header_of(connection, volume, view(volume)?.physical)?;
     image::backing_file(&header).map_err(|why| failed(&format!("{}: {why}", volume.name())))
 }
+
+/// Where an ISO 9660 image says that it is one.
+const ISO_MARK: (usize, &[u8]) = (16 * 2048 + 1, b"CD001");
 
 /// The pool, started when it is inactive: a volume in it can't be told from one that is gone otherwise.
 fn active(connection: &Connect, pool: Uuid) -> libvirt::Result<Pool> {

@@ -7,7 +7,9 @@ use crate::{
 };
 use api::{
     Time,
-    vm::{Disk, DiskRole, Firmware, Link, Nic, Pending, Usage, Vm, VmState},
+    disk::{Disk, DiskLimits, DiskRole},
+    nic::{Link, Nic},
+    vm::{BootDevice, Firmware, Pending, Usage, Vm, VmState},
 };
 use hypervisor::domain::{Address, DomainView, Power, Sample};
 use std::{sync::Arc, time::Instant};
@@ -127,7 +129,7 @@ impl Entry {
                 .map(|view| view.name.clone())
                 .or(record.map(|record| record.domain.clone()))
                 .unwrap_or_default(),
-            template: spec.map(|spec| spec.template_name.clone()),
+            template: spec.and_then(|spec| spec.template_name.clone()),
             pool: spec.map(|spec| spec.pool_name.clone()),
             vcpus: size(|view| view.vcpus.into(), spec.map(|spec| spec.vcpus.into())) as u32,
             max_vcpus: size(|view| view.max_vcpus.into(), spec.map(|spec| spec.max_vcpus.into())) as u32,
@@ -142,6 +144,8 @@ impl Entry {
                 None => spec.map(|spec| spec.firmware).unwrap_or_default(),
             },
             disks: view.map(|view| disks(view, |path| volumes.at(&self.node, path))).unwrap_or_default(),
+            iso: view.and_then(|view| view.iso().map(str::to_owned)),
+            boot_order: view.map(|view| boot_order(&view.boot)).unwrap_or_default(),
             networks: view.map(|view| nics(view, spec)).unwrap_or_default(),
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
@@ -155,11 +159,35 @@ impl Entry {
 
 /// What the next boot of a domain that is on will change.
 fn pending(view: &DomainView) -> Option<Pending> {
-    let (vcpus, memory_mib) = view.at_next_start?;
+    let next = view.at_next_start.as_ref()?;
     Some(Pending {
-        vcpus: Some(vcpus).filter(|vcpus| *vcpus != view.vcpus),
-        memory_mib: Some(memory_mib).filter(|memory_mib| *memory_mib != view.memory_mib),
+        vcpus: Some(next.vcpus).filter(|vcpus| *vcpus != view.vcpus),
+        memory_mib: Some(next.memory_mib).filter(|memory_mib| *memory_mib != view.memory_mib),
+        boot_order: (next.boot != view.boot).then(|| boot_order(&next.boot)),
     })
+}
+
+fn boot_order(order: &[hypervisor::domain::BootDevice]) -> Vec<BootDevice> {
+    let device = |device: &hypervisor::domain::BootDevice| match device {
+        hypervisor::domain::BootDevice::Disk => BootDevice::Disk,
+        hypervisor::domain::BootDevice::Cdrom => BootDevice::Cdrom,
+        hypervisor::domain::BootDevice::Network => BootDevice::Network,
+    };
+    order.iter().map(device).collect()
+}
+
+/// The limits of a disk; `None` when there are none.
+fn limits(limits: hypervisor::domain::DiskLimits) -> Option<DiskLimits> {
+    let limited = |limit: u64| Some(limit).filter(|limit| *limit > 0);
+    let wire = DiskLimits {
+        total_iops: limited(limits.total_iops),
+        read_iops: limited(limits.read_iops),
+        write_iops: limited(limits.write_iops),
+        total_bytes_per_s: limited(limits.total_bytes_per_s),
+        read_bytes_per_s: limited(limits.read_bytes_per_s),
+        write_bytes_per_s: limited(limits.write_bytes_per_s),
+    };
+    Some(wire).filter(|wire| *wire != DiskLimits::default())
 }
 
 /// The disks; the first one of a domain whose volumes aren't known is the one that it boots from.
@@ -176,6 +204,7 @@ fn disks<'a>(view: &DomainView, volume_at: impl Fn(&str) -> Option<&'a VolumeRec
             path: disk.path.clone(),
             size_gib: volume.map(|volume| gib(volume.size_bytes)),
             role: if system { DiskRole::System } else { DiskRole::Data },
+            limits: limits(disk.limits),
         }
     };
     view.disks.iter().filter(|disk| !disk.cdrom).enumerate().map(of_disk).collect()

@@ -6,6 +6,7 @@ use uuid::Uuid;
 pub mod audit;
 pub mod copies;
 pub mod find;
+pub mod iso;
 pub mod network;
 pub mod nic;
 pub mod node;

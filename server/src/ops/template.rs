@@ -238,6 +238,18 @@ pub async fn get(app: &App, reference: &str) -> Result<TemplateRecord> {
     app.store.template(reference).await?.ok_or_else(|| Error::not_found("template", reference))
 }
 
+/// The template of this name or id, which disks can be made of.
+pub async fn ready(app: &App, reference: &str) -> Result<TemplateRecord> {
+    let template = get(app, reference).await?;
+    match template.phase {
+        TemplatePhase::Ready => Ok(template),
+        _ => Err(Error::WrongState {
+            detail: format!("template {} is not ready", template.name),
+            hint: Some("describe-template says what is being done with it".to_owned()),
+        }),
+    }
+}
+
 /// The template with this id on the wire.
 pub async fn of_id(app: &App, id: Uuid) -> Result<Template> {
     to_wire(app, &get(app, &id.to_string()).await?).await

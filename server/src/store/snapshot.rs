@@ -265,7 +265,7 @@ impl Store {
         expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
         move_volumes(&mut transaction, std::slice::from_ref(moved)).await?;
         let query = sqlx::query("update volume set base = null, template = $1 where id = $2");
-        let query = query.bind(vm.spec.template.to_string()).bind(moved.volume.to_string());
+        let query = query.bind(vm.spec.template.map(|id| id.to_string())).bind(moved.volume.to_string());
         query.execute(&mut *transaction).await.map_err(failed("note a volume's template"))?;
         leave(&mut transaction, &vm.node, &moved.from).await?;
         for snapshot in with_snapshots {

@@ -69,9 +69,9 @@ impl VmPhase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// The template's id.
-    pub template: Uuid,
+    pub template: Option<Uuid>,
     /// The template's name at that time.
-    pub template_name: String,
+    pub template_name: Option<String>,
     /// The pool of the system disk.
     pub pool: Uuid,
     /// The pool's name.

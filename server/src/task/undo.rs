@@ -6,7 +6,7 @@ use crate::{
 };
 use hypervisor::{
     Node,
-    domain::{Labels, NicChange, Sizes},
+    domain::{BootPlaces, DiskLimits, Labels, NicChange, Sizes},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -68,6 +68,35 @@ pub enum Undo {
         mac: String,
         /// What it had.
         change: NicChange,
+    },
+    /// Puts what was in a VM's CD-ROM drive back into it.
+    RestoreIso {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The path of the ISO image; `None` when it was empty.
+        iso: Option<String>,
+    },
+    /// Gives a disk the limits again that it had.
+    LimitDisk {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// Its device.
+        device: String,
+        /// The limits.
+        limits: DiskLimits,
+    },
+    /// Lets those devices boot again that did.
+    RestoreBoot {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The devices.
+        places: BootPlaces,
     },
     /// Forgets a snapshot that was being taken; one that is ready stays.
     ForgetSnapshot {
@@ -206,6 +235,26 @@ impl Undo {
             Undo::ChangeNic { node, vm, mac, change } => {
                 let node = settled(app, node, Some(*vm))?;
                 node.change_nic(*vm, mac, *change).await?;
+                crate::observe::refresh_after(app, &node, *vm).await;
+            }
+            Undo::RestoreIso { node, vm, iso } => {
+                let node = settled(app, node, Some(*vm))?;
+                if node.iso_drive(*vm).await?.is_some() {
+                    node.change_iso(*vm, iso.as_deref(), true).await?;
+                    crate::observe::refresh_after(app, &node, *vm).await;
+                }
+            }
+            Undo::LimitDisk { node, vm, device, limits } => {
+                let node = settled(app, node, Some(*vm))?;
+                let disks = node.disks(*vm).await?;
+                if disks.is_some_and(|disks| disks.defined.iter().any(|disk| disk.target == *device)) {
+                    node.limit_disk(*vm, device, *limits).await?;
+                    crate::observe::refresh_after(app, &node, *vm).await;
+                }
+            }
+            Undo::RestoreBoot { node, vm, places } => {
+                let node = settled(app, node, Some(*vm))?;
+                node.set_boot_places(*vm, places.clone()).await?;
                 crate::observe::refresh_after(app, &node, *vm).await;
             }
             Undo::ForgetSnapshot { snapshot } => app.store.forget_unfinished_snapshot(*snapshot).await?,

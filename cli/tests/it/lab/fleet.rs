@@ -125,8 +125,8 @@ fn record(vm: &FleetVm, created_at: i64) -> VmRecord {
         domain: domain_name(vm),
         phase: VmPhase::Ready,
         spec: VmSpec {
-            template: Uuid::nil(),
-            template_name: "tiny".to_owned(),
+            template: Some(Uuid::nil()),
+            template_name: Some("tiny".to_owned()),
             pool: Uuid::nil(),
             pool_name: "default".to_owned(),
             vcpus: 1,

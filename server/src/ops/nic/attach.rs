@@ -8,8 +8,8 @@ use crate::{
 };
 use api::{
     Rpc,
-    nic::{AttachNetwork, NicOfVm},
-    vm::{Link, NicSpec},
+    nic::{AttachNetwork, Link, NicOfVm},
+    vm::NicSpec,
 };
 
 /// `attach-network`

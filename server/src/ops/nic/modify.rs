@@ -8,8 +8,7 @@ use crate::{
 };
 use api::{
     Rpc,
-    nic::{ModifyNic, NicOfVm},
-    vm::Link,
+    nic::{Link, ModifyNic, NicOfVm},
 };
 use hypervisor::domain::NicChange;
 

@@ -25,14 +25,13 @@ pub async fn create_vm(context: Context, request: CreateVmFromSnapshot) -> Resul
             hint: Some("leave independent out: the disk stands on the snapshot's image then".to_owned()),
         });
     }
-    let template = disk.template.ok_or_else(|| Error::Unsupported {
-        detail: format!("the system disk of snapshot {} stands on no template", record.name),
-        hint: None,
-    })?;
     let (was, independent) = (&record.spec.vm, request.independent);
     let request = CreateVm {
         name: request.name,
-        template: template.to_string(),
+        template: disk.template.map(|template| template.to_string()),
+        iso: None,
+        iso_pool: None,
+        boot_order: None,
         vcpus: request.vcpus.unwrap_or(was.vcpus),
         memory_mib: request.memory_mib.unwrap_or(was.memory_mib),
         disk_gib: request.disk_gib,

@@ -1,4 +1,4 @@
-//! Creating a VM from a template.
+//! Creating a VM: over a template, over a snapshot's image, or with a blank disk.
 
 use super::{
     nics::Nics,
@@ -13,10 +13,7 @@ use crate::{
     ops::{copies, template},
     seed::{Seed, hash_password},
     seeds,
-    store::{
-        CopyRecord, FrozenDisk, TemplatePhase, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord,
-        VolumeRole,
-    },
+    store::{CopyRecord, FrozenDisk, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole},
     task::{Held, Lock, Outline, Task, Undo, Work, XmlChange},
 };
 use api::{
@@ -26,7 +23,7 @@ use api::{
 };
 use hypervisor::{
     Node,
-    domain::{DomainSpec, Metadata, SystemDisk, TemplateRef},
+    domain::{BootDevice, DomainSpec, Metadata, SystemDisk, TemplateRef},
     storage::{Backing, Layer, PoolView},
 };
 use uuid::Uuid;
@@ -37,8 +34,8 @@ struct Draft {
     node: Node,
     pool: PoolView,
     seeds: PoolView,
-    template: TemplateRecord,
-    image: copies::Image,
+    /// What the disk stands on; `None` for a blank one.
+    ground: Option<Ground>,
     context: Context,
     /// The seed's ISO image.
     seed: Option<Vec<u8>>,
@@ -51,6 +48,12 @@ struct Draft {
     over: Option<Over>,
     reservation: Reservation,
     _claims: Vec<Claim>,
+}
+
+/// A template and where its image is.
+pub(super) struct Ground {
+    pub(super) template: TemplateRecord,
+    pub(super) image: copies::Image,
 }
 
 /// A snapshot's image as the ground of a new system disk.
@@ -87,8 +90,10 @@ pub(in crate::ops) async fn create_over(
 /// What [`make`] will do.
 fn outline(draft: &Draft) -> Outline {
     let spec = &draft.record.spec;
+    let image = draft.ground.as_ref().map(|ground| &ground.image);
+    let to_copy = image.map_or(0, copies::Image::to_copy);
     let mut steps = vec!["record-vm"];
-    steps.extend(matches!(draft.image, copies::Image::Elsewhere(_)).then_some("await-template"));
+    steps.extend(matches!(image, Some(copies::Image::Elsewhere(_))).then_some("await-template"));
     steps.extend(["make-system-disk", "write-seed"]);
     steps.extend(draft.over.as_ref().is_some_and(|over| over.independent).then_some("make-independent"));
     steps.extend(spec.reserved.iter().map(|_| "reserve-address"));
@@ -100,7 +105,7 @@ fn outline(draft: &Draft) -> Outline {
     Outline::of(&steps)
         .on(&draft.node)
         .admitted(&draft.reservation)
-        .allocates(draft.image.to_copy(), draft.image.to_copy())
+        .allocates(to_copy, to_copy)
         .allocates(seed_bytes, seed_bytes + spec.disk_bytes)
         .changing_xml(async move { Ok(XmlChange { before: String::new(), after: xml(&domain)? }) })
 }
@@ -118,20 +123,25 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
     if max_memory_mib < request.memory_mib {
         return Err(Error::field("max_memory_mib", format!("must be at least memory_mib ({})", request.memory_mib)));
     }
-    let template = template::get(app, &request.template).await?;
-    if template.phase != TemplatePhase::Ready {
-        return Err(Error::WrongState {
-            detail: format!("template {} is not ready", template.name),
-            hint: Some("describe-template says what is being done with it".to_owned()),
-        });
-    }
-    let disk_bytes = disk_bytes(&request, &template, over.as_ref())?;
+    let template = match &request.template {
+        Some(template) => Some(template::ready(app, template).await?),
+        None => None,
+    };
+    let disk_bytes = disk_bytes(&request, template.as_ref(), over.as_ref())?;
     let id = Uuid::new_v4();
-    let place = place(app, id, &request, &template).await?;
-    let Place { node, facts, pool, seeds, nics, image, reservation } = place;
+    let place = place(app, id, &request, template.as_ref()).await?;
+    let Place { node, facts, pool, seeds, nics, image, iso, reservation } = place;
     let Nics { specs, reserved, mut claims } = nics;
     claims.push(name);
-    let seed = seed(id, &request, &template)?;
+    let boot = match &request.boot_order {
+        Some(order) => order.iter().copied().map(boot_device).collect(),
+        None if iso.is_some() => vec![BootDevice::Disk, BootDevice::Cdrom],
+        None => vec![BootDevice::Disk],
+    };
+    if boot.contains(&BootDevice::Network) && specs.is_empty() {
+        return Err(Error::field("boot_order", "names network, and the VM has no interface"));
+    }
+    let seed = seed(id, &request, template.as_ref())?;
     let record = VmRecord {
         id,
         domain: format!("{}-{}", request.name, &id.simple().to_string()[..8]),
@@ -139,8 +149,8 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         node: node.name().to_owned(),
         phase: VmPhase::Creating,
         spec: VmSpec {
-            template: template.id,
-            template_name: template.name.clone(),
+            template: template.as_ref().map(|template| template.id),
+            template_name: template.as_ref().map(|template| template.name.clone()),
             pool: pool.uuid,
             pool_name: pool.name.clone(),
             vcpus: request.vcpus,
@@ -173,6 +183,8 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         },
         nvram: (request.firmware == Firmware::Uefi).then(|| pool.path_of(&nvram_file(id))),
         seed: seed.as_ref().and_then(|_| Some(format!("{}/{}", seeds.path.as_deref()?, seeds::seed_file(id)))),
+        iso,
+        boot,
         nics: specs,
         serial_log: seeds::serial_log(&seeds, id),
         vnc_password: String::new(),
@@ -183,8 +195,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         node,
         pool,
         seeds,
-        template,
-        image,
+        ground: template.zip(image).map(|(template, image)| Ground { template, image }),
         context: context.clone(),
         seed: seed.as_ref().map(Seed::to_iso).transpose()?,
         disk,
@@ -209,18 +220,19 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     })
     .await?;
 
-    let copy = match &draft.image {
-        copies::Image::Here(copy) => copy.clone(),
+    let backing = match &draft.ground {
+        None => None,
+        Some(Ground { template, image: copies::Image::Here(copy) }) => Some(backing(template, copy)),
         // What is copied is the template's, and stays when this VM comes to nothing.
-        copies::Image::Elsewhere(original) => {
-            let copied = copies::ensure(&task, &draft.context, &draft.template, original, (node, &draft.pool));
-            task.step("await-template", None, copied).await?
+        Some(Ground { template, image: copies::Image::Elsewhere(original) }) => {
+            let copied = copies::ensure(&task, &draft.context, template, original, (node, &draft.pool));
+            Some(backing(template, &task.step("await-template", None, copied).await?))
         }
     };
 
     let file = system_file(draft.disk);
     let delete = Undo::DeleteVolume { node: on(), pool: draft.pool.uuid, file, volume: Some(draft.disk) };
-    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &draft, &copy));
+    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &draft, backing.as_ref()));
     // Without a seed there is still the serial line's log, which a start makes.
     let delete = Undo::DeleteSeedFiles { node: on(), vm };
     let write_seed = task.step("write-seed", Some(delete), async {
@@ -234,7 +246,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let disk = disk?;
     seed?;
     if let Some(over) = draft.over.as_ref().filter(|over| over.independent) {
-        task.step("make-independent", None, make_independent(app, &draft, over, &copy)).await?;
+        task.step("make-independent", None, make_independent(app, &draft, over, backing.as_ref())).await?;
     }
 
     for reserved in &draft.record.spec.reserved {
@@ -283,13 +295,18 @@ fn system_file(disk: Uuid) -> String {
     format!("{disk}.qcow2")
 }
 
-async fn make_disk(app: &App, draft: &Draft, copy: &CopyRecord) -> Result<VolumeRecord> {
-    let file = system_file(draft.disk);
-    let backing = match &draft.over {
-        Some(over) => Backing::qcow2(&over.disk.image.path),
-        None => Backing { path: copy.path.clone(), format: draft.template.spec.format.clone() },
+/// A template's image as a backing file.
+fn backing(template: &TemplateRecord, copy: &CopyRecord) -> Backing {
+    Backing { path: copy.path.clone(), format: template.spec.format.clone() }
+}
+
+async fn make_disk(app: &App, draft: &Draft, template: Option<&Backing>) -> Result<VolumeRecord> {
+    let (file, bytes) = (system_file(draft.disk), draft.record.spec.disk_bytes);
+    let over = draft.over.as_ref().map(|over| Backing::qcow2(&over.disk.image.path));
+    let made = match over.as_ref().or(template) {
+        Some(backing) => draft.node.create_overlay(draft.pool.uuid, &file, bytes, backing).await?,
+        None => draft.node.create_blank(draft.pool.uuid, &file, "qcow2", bytes).await?,
     };
-    let made = draft.node.create_overlay(draft.pool.uuid, &file, draft.record.spec.disk_bytes, &backing).await?;
     let record = VolumeRecord {
         id: draft.disk,
         name: format!("system-{}", draft.record.id),
@@ -304,7 +321,7 @@ async fn make_disk(app: &App, draft: &Draft, copy: &CopyRecord) -> Result<Volume
         phase: VolumePhase::Ready,
         vm: Some(draft.record.id),
         device: Some("vda".to_owned()),
-        template: Some(draft.template.id),
+        template: draft.record.spec.template,
         base: draft.over.as_ref().map(|over| over.disk.image.path.clone()),
         created_at: Time::now(),
     };
@@ -313,14 +330,15 @@ async fn make_disk(app: &App, draft: &Draft, copy: &CopyRecord) -> Result<Volume
     Ok(record)
 }
 
-/// Copies what the disk needs of the snapshot's images into it; it stands on the template then.
-async fn make_independent(app: &App, draft: &Draft, over: &Over, copy: &CopyRecord) -> Result<()> {
-    let backing = Backing { path: copy.path.clone(), format: draft.template.spec.format.clone() };
+/// Copies what the disk needs of the snapshot's images into it; it stands on the template then, if there is one.
+async fn make_independent(app: &App, draft: &Draft, over: &Over, template: Option<&Backing>) -> Result<()> {
     // One of a blank volume, or of one that was merged with all below it, has no template below.
     let chain = draft.node.backing_chain(&over.disk.image.path).await?;
-    let below = chain.iter().any(|layer| matches!(layer, Layer::Volume(view) if view.path == copy.path));
+    let is_below = |template: &&Backing| {
+        chain.iter().any(|layer| matches!(layer, Layer::Volume(view) if view.path == template.path))
+    };
     let path = draft.pool.path_of(&system_file(draft.disk));
-    draft.node.rebase(&path, below.then_some(&backing)).await?;
+    draft.node.rebase(&path, template.filter(is_below)).await?;
     app.store.set_volume_base(draft.disk, None).await?;
     attachments::sync(app, draft.disk).await
 }
@@ -331,7 +349,7 @@ pub(super) fn metadata(record: &VmRecord, disk: Option<Uuid>) -> Metadata {
     Metadata {
         name: record.name.clone(),
         created_at: record.created_at.0,
-        template: Some(TemplateRef { id: spec.template, name: spec.template_name.clone() }),
+        template: spec.template.map(|id| TemplateRef { id, name: spec.template_name.clone().unwrap_or_default() }),
         system_volume: disk,
         user: spec.user.clone(),
         description: spec.description.clone(),
@@ -346,10 +364,17 @@ fn xml(domain: &DomainSpec) -> Result<String> {
     domain.to_xml().map_err(refused)
 }
 
-fn disk_bytes(request: &CreateVm, template: &TemplateRecord, over: Option<&Over>) -> Result<u64> {
-    let (needed, whose) = match over {
-        Some(over) => (over.disk.size_bytes, "the snapshot".to_owned()),
-        None => (template.spec.virtual_bytes, format!("template {}", template.name)),
+fn disk_bytes(request: &CreateVm, template: Option<&TemplateRecord>, over: Option<&Over>) -> Result<u64> {
+    let (needed, whose) = match (over, template) {
+        (Some(over), _) => (over.disk.size_bytes, "the snapshot".to_owned()),
+        (None, Some(template)) => (template.spec.virtual_bytes, format!("template {}", template.name)),
+        (None, None) if request.iso.is_none() => {
+            return Err(Error::field("template", "is needed, or an ISO image to install from (iso and disk_gib)"));
+        }
+        (None, None) => {
+            let gib = request.disk_gib.ok_or_else(|| Error::field("disk_gib", "is needed without a template"))?;
+            return Ok(gib << 30);
+        }
     };
     match request.disk_gib {
         None => Ok(needed),
@@ -361,9 +386,24 @@ fn disk_bytes(request: &CreateVm, template: &TemplateRecord, over: Option<&Over>
     }
 }
 
+/// A device that boots, in the hypervisor's words.
+pub(super) fn boot_device(device: api::vm::BootDevice) -> BootDevice {
+    match device {
+        api::vm::BootDevice::Disk => BootDevice::Disk,
+        api::vm::BootDevice::Cdrom => BootDevice::Cdrom,
+        api::vm::BootDevice::Network => BootDevice::Network,
+    }
+}
+
 /// The seed, with the password hashed; from here on nobody has it in the clear.
-fn seed(vm: Uuid, request: &CreateVm, template: &TemplateRecord) -> Result<Option<Seed>> {
+fn seed(vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Result<Option<Seed>> {
     let given = request.cloud_init.clone().unwrap_or_default();
+    let Some(template) = template else {
+        return match request.cloud_init {
+            None => Ok(None),
+            Some(_) => Err(Error::field("cloud_init", "there is no template with cloud-init to read it")),
+        };
+    };
     if !template.spec.cloud_init {
         return match request.cloud_init {
             None => Ok(None),

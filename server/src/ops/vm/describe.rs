@@ -3,7 +3,8 @@
 use crate::{Context, Error, Result, observe};
 use api::{
     Access, Rpc,
-    vm::{AddressSource, DescribeVm, DescribeVmXml, NicAddress, Vm, VmXml},
+    nic::{AddressSource, NicAddress},
+    vm::{DescribeVm, DescribeVmXml, Vm, VmXml},
 };
 use hypervisor::domain::{self, Address, Power};
 use std::time::Duration;

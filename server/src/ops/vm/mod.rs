@@ -4,6 +4,7 @@ mod ask;
 pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod disk;
 pub mod list;
 pub mod modify;
 pub(super) mod nics;

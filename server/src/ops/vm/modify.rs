@@ -1,4 +1,4 @@
-//! Changing a VM's name, size, tags and description.
+//! Changing a VM's name, size, tags, description and boot order.
 //!
 //! What can be taken back comes first, each step with what was there before it; then virtual CPUs are plugged, which can't
 //! be unplugged; last of all the record changes, in one with the end of the journal. So whatever cuts it off, store and
@@ -19,7 +19,7 @@ use api::{
 };
 use hypervisor::{
     Node,
-    domain::{Before, Headroom, Labels, Metadata, Plugged, Sizes, preview},
+    domain::{Before, BootPlaces, Headroom, Labels, Metadata, Plugged, Sizes, preview},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +39,8 @@ struct Draft {
     before: Before,
     /// The definition's sizes as they will be.
     sizes: Sizes,
+    /// The devices that will boot, where that is changed.
+    boot: Option<BootPlaces>,
     /// The metadata as it will be, where something that people read is changed.
     metadata: Option<Metadata>,
     plug: Plug,
@@ -76,11 +78,18 @@ pub async fn modify(context: Context, request: ModifyVmSpec) -> Result<Work<Modi
 }
 
 fn something_to_change(request: &ModifyVmSpec) -> Result<()> {
-    let ModifyVmSpec { vm: _, name, vcpus, memory_mib, tags, description, live: _ } = request;
-    let some = name.is_some() || vcpus.is_some() || memory_mib.is_some() || tags.is_some() || description.is_some();
+    let ModifyVmSpec { vm: _, name, vcpus, memory_mib, tags, description, boot_order, live: _ } = request;
+    let some = name.is_some()
+        || vcpus.is_some()
+        || memory_mib.is_some()
+        || tags.is_some()
+        || description.is_some()
+        || boot_order.is_some();
     match some {
         true => Ok(()),
-        false => Err(Error::field("", "at least one of name, vcpus, memory_mib, tags and description is needed")),
+        false => {
+            Err(Error::field("", "at least one of name, vcpus, memory_mib, tags, description and boot_order is needed"))
+        }
     }
 }
 
@@ -99,10 +108,18 @@ async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft>
         _ => Plug::default(),
     };
     let sizes = new_sizes(&before, &record, request);
-    before.takes(&sizes).map_err(|why| Error::Unsupported {
+    let by_hand = |why| Error::Unsupported {
         detail: format!("VM {}: {why}", record.name),
         hint: Some(format!("virsh edit {} on node {}", record.domain, vm.node.name())),
-    })?;
+    };
+    before.takes(&sizes).map_err(by_hand)?;
+    let boot = match &request.boot_order {
+        Some(order) => {
+            let order: Vec<_> = order.iter().copied().map(create::boot_device).collect();
+            Some(before.boot_places(&order).map_err(by_hand)?).filter(|places| *places != before.boot)
+        }
+        None => None,
+    };
     let reservation = match growth(&before, &sizes, plug) {
         Some((vcpus, memory_mib)) => Some(admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib)?),
         None => None,
@@ -111,7 +128,7 @@ async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft>
     update(&mut record, request, &sizes);
     let labelled = request.name.is_some() || request.tags.is_some() || request.description.is_some();
     let metadata = if labelled { Some(metadata(app, &before, &record).await?) } else { None };
-    Ok(Draft { node: vm.node.clone(), record, before, sizes, metadata, plug, effects, reservation, _name: claim })
+    Ok(Draft { node: vm.node.clone(), record, before, sizes, boot, metadata, plug, effects, reservation, _name: claim })
 }
 
 /// What the record of a VM says after the change.
@@ -198,12 +215,16 @@ fn plug(name: &str, on: &Plugged, request: &ModifyVmSpec) -> Result<Plug> {
 fn effects(before: &Before, request: &ModifyVmSpec, plug: Plug) -> Effects {
     let vcpus_now = before.on.as_ref().map(|on| plug.vcpus.unwrap_or(on.sizes.vcpus));
     let memory_now = before.on.as_ref().map(|on| (on.sizes.memory_kib >> 10) + plug.memory_mib.unwrap_or(0));
+    let booted = before.on.as_ref().map(|on| &on.boot);
+    let wanted = request.boot_order.as_ref();
+    let wanted = wanted.map(|order| order.iter().copied().map(create::boot_device).collect::<Vec<_>>());
     let fields = [
         ("name", request.name.as_ref().map(|_| true)),
         ("vcpus", request.vcpus.map(|vcpus| vcpus_now.is_none_or(|now| now == vcpus))),
         ("memory_mib", request.memory_mib.map(|memory_mib| memory_now.is_none_or(|now| now == memory_mib))),
         ("tags", request.tags.as_ref().map(|_| true)),
         ("description", request.description.as_ref().map(|_| true)),
+        ("boot_order", wanted.map(|order| booted.is_none_or(|booted| *booted == order))),
     ];
     let of = |wanted: bool| {
         let fields = fields.iter().filter(|(_, now)| *now == Some(wanted));
@@ -232,19 +253,20 @@ fn outline(draft: &Draft) -> Outline {
     let steps = [
         ("change-metadata", draft.metadata.is_some()),
         ("change-definition", draft.sizes != draft.before.sizes),
+        ("change-boot-order", draft.boot.is_some()),
         ("plug-memory", draft.plug.memory_mib.is_some()),
         ("plug-vcpus", draft.plug.vcpus.is_some()),
         ("record-change", true),
     ];
     let steps: Vec<&str> = steps.into_iter().filter(|(_, is_done)| *is_done).map(|(step, _)| step).collect();
     let (node, id) = (draft.node.clone(), draft.record.id);
-    let (sizes, metadata) = (draft.sizes, draft.metadata.clone());
+    let (sizes, boot, metadata) = (draft.sizes, draft.boot.clone(), draft.metadata.clone());
     let outline = Outline::of(&steps)
         .on(&draft.node)
         .in_effect(&draft.effects.live, &draft.effects.pending)
         .changing_xml(async move {
             let before = node.domain_xml(id, true, false).await?;
-            let after = preview(&before, &sizes, metadata.as_ref()).unwrap_or_else(|| before.clone());
+            let after = preview(&before, &sizes, boot.as_ref(), metadata.as_ref()).unwrap_or_else(|| before.clone());
             Ok(XmlChange { before, after })
         });
     match &draft.reservation {
@@ -268,6 +290,11 @@ async fn make(task: Task, draft: Draft) -> Result<ModifiedVm> {
     if draft.sizes != before.sizes {
         let undo = Undo::RestoreSizes { node: on(), vm, sizes: before.sizes };
         task.step("change-definition", Some(undo), async { Ok(node.resize(vm, draft.sizes).await?) }).await?;
+    }
+    if let Some(places) = &draft.boot {
+        let undo = Undo::RestoreBoot { node: on(), vm, places: before.boot.clone() };
+        let change = async { Ok(node.set_boot_places(vm, places.clone()).await?) };
+        task.step("change-boot-order", Some(undo), change).await?;
     }
     if let Some(mib) = draft.plug.memory_mib {
         let alias = format!("ua-vmyard-{}", task.id);

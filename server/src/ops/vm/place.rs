@@ -30,13 +30,19 @@ pub(super) struct Place {
     pub(super) pool: PoolView,
     pub(super) seeds: PoolView,
     pub(super) nics: Nics,
-    pub(super) image: copies::Image,
+    /// Where the template's image is.
+    pub(super) image: Option<copies::Image>,
+    /// The path of the ISO image.
+    pub(super) iso: Option<String>,
     pub(super) reservation: Reservation,
 }
 
 /// The place for a VM that is about to be made.
-pub(super) async fn place(app: &App, vm: Uuid, request: &CreateVm, template: &TemplateRecord) -> Result<Place> {
-    let copies = app.store.template_copies(Some(template.id)).await?;
+pub(super) async fn place(app: &App, vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Result<Place> {
+    let copies = match template {
+        Some(template) => app.store.template_copies(Some(template.id)).await?,
+        None => Vec::new(),
+    };
     let candidates = candidates(app, request.node.as_deref(), &copies)?;
     let several = candidates.len() > 1;
     let mut refusals = Vec::new();
@@ -91,7 +97,7 @@ async fn on(
     node: &Node,
     vm: Uuid,
     request: &CreateVm,
-    template: &TemplateRecord,
+    template: Option<&TemplateRecord>,
     copies: &[CopyRecord],
 ) -> Result<Place> {
     node.wait_until_up("make a VM").await?;
@@ -109,24 +115,37 @@ async fn on(
         });
     }
     let reservation = admission::reserve(app, node, vm, request.vcpus, request.memory_mib)?;
-    let (pool, seeds, nics, image) = tokio::join!(
+    let image = async {
+        match template {
+            Some(template) => copies::find(app, node, template, copies).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let iso = async {
+        match &request.iso {
+            Some(iso) => crate::ops::iso::find(app, node, iso, request.iso_pool.as_deref()).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (pool, seeds, nics, image, iso) = tokio::join!(
         find::pool_on(node, request.pool.as_deref()),
         seeds::pool(node),
         choose_nics(app, node, request.networks.as_deref()),
-        copies::find(app, node, template, copies),
+        image,
+        iso,
     );
-    let (pool, seeds, nics, image) = (pool?, seeds?, nics?, image?);
-    if pool.available < image.to_copy() {
+    let (pool, seeds, nics, image, iso) = (pool?, seeds?, nics?, image?, iso?);
+    let to_copy = image.as_ref().map_or(0, copies::Image::to_copy);
+    if pool.available < to_copy {
         return Err(Error::NoCapacity(format!(
-            "storage pool {} on node {} has {} bytes free, the image of template {} has {}",
+            "storage pool {} on node {} has {} bytes free, the image of template {} has {to_copy}",
             pool.name,
             node.name(),
             pool.available,
-            template.name,
-            image.to_copy()
+            template.map_or("?", |template| &template.name),
         )));
     }
-    Ok(Place { node: node.clone(), facts, pool, seeds, nics, image, reservation })
+    Ok(Place { node: node.clone(), facts, pool, seeds, nics, image, iso, reservation })
 }
 
 /// Why none of several nodes will do; of the only one, its own reason.

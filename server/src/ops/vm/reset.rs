@@ -4,7 +4,7 @@ use super::{Subject, create, wrong_power};
 use crate::{
     Context, Error, Result, attachments, layers, observe,
     ops::{copies, snapshot, template},
-    store::{Move, TemplatePhase, TemplateRecord, VmRecord, VolumeRecord, VolumeRole},
+    store::{Move, TemplateRecord, VmRecord, VolumeRecord, VolumeRole},
     task::{Lock, Outline, Task, Undo, Work},
 };
 use api::{
@@ -76,16 +76,14 @@ async fn check(context: &Context, vm: Subject, request: ResetVmSystem) -> Result
             hint: Some("it was changed outside of Vmyard; put it back there".to_owned()),
         });
     }
-    let wanted = request.template.unwrap_or_else(|| record.spec.template.to_string());
-    let template = template::get(app, &wanted).await?;
-    if template.phase != TemplatePhase::Ready {
-        return Err(Error::WrongState {
-            detail: format!("template {} is not ready", template.name),
-            hint: Some("describe-template says what is being done with it".to_owned()),
-        });
-    }
+    let own = record.spec.template.map(|template| template.to_string());
+    let wanted = request.template.or(own).ok_or_else(|| Error::Unsupported {
+        detail: format!("VM {name} was made without a template"),
+        hint: Some("name one (template)".to_owned()),
+    })?;
+    let template = template::ready(app, &wanted).await?;
     let seen = app.index.get(vm.id).and_then(|entry| entry.seen);
-    let has_seed = seen.is_some_and(|seen| seen.view.disks.iter().any(|disk| disk.cdrom && disk.path.is_some()));
+    let has_seed = seen.is_some_and(|seen| seen.view.seed().is_some());
     if template.spec.cloud_init && !has_seed {
         return Err(Error::Unsupported {
             detail: format!("template {} has cloud-init, and VM {name} has no seed for it", template.name),
@@ -103,7 +101,7 @@ async fn check(context: &Context, vm: Subject, request: ResetVmSystem) -> Result
 
 impl Draft {
     fn changes_template(&self) -> bool {
-        self.template.id != self.record.spec.template
+        Some(self.template.id) != self.record.spec.template
     }
 }
 
@@ -131,7 +129,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
 
     let mut record = draft.record.clone();
     if draft.changes_template() {
-        (record.spec.template, record.spec.template_name) = (template.id, template.name.clone());
+        (record.spec.template, record.spec.template_name) = (Some(template.id), Some(template.name.clone()));
         let before = node.before_change(vm).await?;
         let metadata = before.metadata.clone();
         let mut metadata = metadata.unwrap_or_else(|| create::metadata(&record, Some(draft.volume.id)));

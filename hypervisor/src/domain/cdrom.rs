@@ -1,0 +1,140 @@
+//! The CD-ROM drive for ISO images, beside the one of the seed. A domain has it from the start, empty: a CD-ROM drive can't be
+//! plugged into a running one.
+
+use super::{
+    DiskView, DomainView,
+    edits::{Edits, child},
+    layers::unreadable,
+};
+use crate::{ErrorKind, Node, Result, node::SLOW, xml::Xml};
+use libvirt::{Domain, flags};
+use quick_xml::escape::escape;
+use roxmltree::{Document, Node as Element};
+use uuid::Uuid;
+
+/// The seed's drive.
+pub(super) const SEED_DRIVE: &str = "sda";
+/// The drive for ISO images.
+pub(super) const DRIVE: &str = "sdb";
+
+impl DomainView {
+    /// The drive for ISO images, if it has one.
+    pub fn iso_drive(&self) -> Option<&DiskView> {
+        self.disks.iter().find(|disk| disk.cdrom && disk.target == DRIVE)
+    }
+
+    /// The path of the ISO image that is in it.
+    pub fn iso(&self) -> Option<&str> {
+        self.iso_drive()?.path.as_deref()
+    }
+
+    /// The path of the NoCloud seed.
+    pub fn seed(&self) -> Option<&str> {
+        self.disks.iter().find(|disk| disk.cdrom && disk.target == SEED_DRIVE)?.path.as_deref()
+    }
+}
+
+impl Node {
+    /// Whether a domain's definition has the drive, and what is in the drive now; `None` when there is no such domain.
+    pub async fn iso_drive(&self, id: Uuid) -> Result<Option<(bool, Option<String>)>> {
+        let both = self.live_and_defined(id, &format!("read the CD-ROM drive of domain {id}")).await?;
+        Ok(both.map(|(_, live, defined)| (defined.iso_drive().is_some(), live.iso().map(str::to_owned))))
+    }
+
+    /// Puts another ISO image into the drive, or none: of the running domain first, whose guest may hold the tray shut, unless
+    /// `force`; then in the definition. A domain that is off gets a drive if it has none; of one that is on that is
+    /// `Unsupported`.
+    pub async fn change_iso(&self, id: Uuid, iso: Option<&str>, force: bool) -> Result<()> {
+        let doing = match iso {
+            Some(iso) => format!("put {iso} into the CD-ROM drive of domain {id}"),
+            None => format!("empty the CD-ROM drive of domain {id}"),
+        };
+        let iso = iso.map(str::to_owned);
+        let changed = self
+            .change_domain(id, SLOW, &doing, move |domain| {
+                let force = if force { flags::DEVICE_FORCE } else { 0 };
+                if domain.is_active()? {
+                    let Some(drive) = drive(domain, 0)? else { return Ok(false) };
+                    domain.update_device(&with(&drive, iso.as_deref())?, flags::AFFECT_LIVE | force)?;
+                }
+                match drive(domain, flags::XML_INACTIVE | flags::XML_SECURE)? {
+                    Some(drive) => domain.update_device(&with(&drive, iso.as_deref())?, flags::AFFECT_CONFIG)?,
+                    None => domain.attach_device(&new_drive(iso.as_deref()), flags::AFFECT_CONFIG)?,
+                }
+                Ok(true)
+            })
+            .await?;
+        match changed {
+            true => Ok(()),
+            false => Err(self.error(ErrorKind::Unsupported, &doing, "it has none, and is on")),
+        }
+    }
+}
+
+/// The drive's element as libvirt writes it.
+fn drive(domain: &Domain, which: u32) -> libvirt::Result<Option<String>> {
+    let xml = domain.xml(which)?;
+    let document = Document::parse(&xml).map_err(|_| unreadable())?;
+    let is_it = |node: &Element<'_, '_>| {
+        let device = child(*node, "target").and_then(|target| target.attribute("dev"));
+        node.has_tag_name("disk") && node.attribute("device") == Some("cdrom") && device == Some(DRIVE)
+    };
+    Ok(document.descendants().find(is_it).map(|node| xml[node.range()].to_owned()))
+}
+
+/// The element with this image in the drive; all else in it as it is.
+fn with(xml: &str, iso: Option<&str>) -> libvirt::Result<String> {
+    let document = Document::parse(xml).map_err(|_| unreadable())?;
+    let drive = document.root_element();
+    let mut edits = Edits::default();
+    for name in ["source", "backingStore"] {
+        if let Some(old) = child(drive, name) {
+            edits.remove(xml, old);
+        }
+    }
+    if let Some(iso) = iso {
+        let target = child(drive, "target").ok_or_else(unreadable)?;
+        edits.insert(target.range().start, format!("<source file='{}'/>\n      ", escape(iso)));
+    }
+    Ok(edits.apply(xml))
+}
+
+fn new_drive(iso: Option<&str>) -> String {
+    let mut xml = Xml::new();
+    write_drive(&mut xml, DRIVE, iso, None);
+    xml.finish().unwrap_or_default()
+}
+
+/// A CD-ROM drive, on SCSI: Debian's cloud kernel has no driver for SATA.
+pub(super) fn write_drive(xml: &mut Xml, target: &str, iso: Option<&str>, boot: Option<&str>) {
+    xml.nest("disk", &[("type", "file"), ("device", "cdrom")], |xml| {
+        xml.empty("driver", &[("name", "qemu"), ("type", "raw")]);
+        if let Some(iso) = iso {
+            xml.empty("source", &[("file", iso)]);
+        }
+        xml.empty("target", &[("dev", target), ("bus", "scsi")]);
+        xml.empty("readonly", &[]);
+        if let Some(order) = boot {
+            xml.empty("boot", &[("order", order)]);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_medium_comes_and_goes() {
+        let empty = "<disk type='file' device='cdrom'>\n      <driver name='qemu'/>\n      <target dev='sdb' bus='scsi' tray='open'/>
+      <readonly/>\n      <boot order='2'/>\n    </disk>";
+        let full = with(empty, Some("/pool/a'b&c.iso")).unwrap();
+        assert_eq!(full, empty.replace("<target", "<source file='/pool/a&apos;b&amp;c.iso'/>\n      <target"));
+        let numbered = full.replace("/>\n      <target", " index='3'/>\n      <backingStore/>\n      <target");
+        assert_eq!(with(&numbered, None).unwrap(), empty);
+        assert_eq!(
+            with(&numbered, Some("/x.iso")).unwrap(),
+            empty.replace("<target", "<source file='/x.iso'/>\n      <target")
+        );
+    }
+}
