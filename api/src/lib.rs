@@ -12,6 +12,7 @@ pub mod modify;
 pub mod network;
 pub mod nic;
 pub mod node;
+pub mod orphan;
 pub mod page;
 pub mod plan;
 pub mod pool;

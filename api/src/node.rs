@@ -207,7 +207,7 @@ pub struct DeleteNode {
     #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub node: String,
     /// Forget its VMs as well, and what is still to be taken back there: only for a node that is away. Should the host come
-    /// back and be added again, its VMs are listed as ones that Vmyard doesn't manage.
+    /// back and be added again, its VMs are listed as ones that Vmyard doesn't manage, and list-orphans tells what it has.
     #[serde(default)]
     #[garde(skip)]
     pub forget_vms: bool,

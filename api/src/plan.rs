@@ -31,6 +31,8 @@ pub struct Plan {
     pub allocates_bytes: u64,
     /// Bytes that what it makes may grow to, as the guest writes.
     pub grows_to_bytes: u64,
+    /// The orphans that it would delete, by path or UUID, in their order.
+    pub deletes: Vec<String>,
     /// The fields of a VM that would be in effect at once.
     pub live: Vec<String>,
     /// The fields of a VM that would wait for its next boot.

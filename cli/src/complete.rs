@@ -5,7 +5,7 @@ use crate::{
     Cli,
     client::{Client, Server},
     lists::Kind,
-    network, node, pool, task, template, token, vm, volume,
+    network, node, orphan, pool, task, template, token, vm, volume,
 };
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::CompletionCandidate;
@@ -50,6 +50,11 @@ pub fn networks(begun: &OsStr) -> Vec<CompletionCandidate> {
 /// Volumes.
 pub fn volumes(begun: &OsStr) -> Vec<CompletionCandidate> {
     names(begun, &volume::KIND, json!({}), "name", "vm")
+}
+
+/// Orphans, by path or UUID.
+pub fn orphans(begun: &OsStr) -> Vec<CompletionCandidate> {
+    names(begun, &orphan::KIND, json!({}), "id", "kind")
 }
 
 /// Tokens.

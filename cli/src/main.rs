@@ -15,6 +15,7 @@ mod network;
 mod nic;
 mod node;
 mod openapi;
+mod orphan;
 mod outcome;
 mod output;
 mod plan;
@@ -81,6 +82,9 @@ enum Verb {
     /// Work with snapshots of VMs
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// List or delete what is left over on the nodes
+    #[command(subcommand)]
+    Orphan(orphan::Verb),
     /// List, make or delete tokens: who may call, and what
     #[command(subcommand)]
     Token(token::Verb),
@@ -126,6 +130,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Nic(verb) => nic::run(client, output, verb),
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),
+        Verb::Orphan(verb) => orphan::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
         Verb::Serve(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),

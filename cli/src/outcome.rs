@@ -8,6 +8,7 @@ use api::{
     iso::{AttachIso, EjectIso},
     modify::{ModifyVmSpec, ResetVmSystem},
     nic::{AttachNetwork, DetachNetwork, ModifyNic},
+    orphan::CleanOrphans,
     snapshot::{CreateSnapshot, CreateVmFromSnapshot, DeleteSnapshot, RevertToSnapshot},
     task::CancelTask,
     template::{DeleteTemplate, RegisterTemplate},
@@ -88,6 +89,7 @@ pub fn text(method: &str, reply: &Value) -> String {
             Some(why) => format!("snapshot {} is deleted; its images go later: {why}", of(reply, "name")),
             None => format!("snapshot {} is deleted", of(reply, "name")),
         },
+        CleanOrphans::NAME => cleaned(reply),
         // The secret alone, so that a script has it as it is.
         CreateToken::NAME => match reply["token"].as_str() {
             Some(secret) => secret.to_owned(),
@@ -130,6 +132,25 @@ pub fn limits(limits: &Value) -> String {
     limits.map(|(name, limit)| format!("{name} {limit}")).collect::<Vec<_>>().join(", ")
 }
 
+/// What was deleted, what stays and why.
+fn cleaned(reply: &Value) -> String {
+    let rows = |field: &str| reply[field].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (deleted, freed) = (rows("deleted"), human::size(reply["freed_bytes"].as_u64().unwrap_or(0)));
+    let mut text = match deleted.len() {
+        1 => format!("1 orphan is deleted ({freed})"),
+        n => format!("{n} orphans are deleted ({freed})"),
+    };
+    deleted.iter().for_each(|one| text.push_str(&format!("\ndeleted: {} {}", of(one, "kind"), of(one, "id"))));
+    rows("kept").iter().for_each(|one| text.push_str(&format!("\nkept: {}: {}", of(one, "id"), of(one, "why"))));
+    for node in rows("unreachable").iter().filter_map(Value::as_str) {
+        text.push_str(&format!("\nnode {node} does not answer; what is on it stays"));
+    }
+    if let Some(more @ 1..) = reply["remaining"].as_u64() {
+        text.push_str(&format!("\n{more} more can go: call again"));
+    }
+    text
+}
+
 /// `interface 52:54:00:12:34:56 of VM web is on network default, link up, at most 500 kB/s to the guest`
 fn nic(reply: &Value) -> String {
     let nic = &reply["nic"];
@@ -166,6 +187,11 @@ mod tests {
         let modified = json!({"vm": vm, "live": ["name"], "pending": ["vcpus", "memory_mib"]});
         let words = "VM web is shutoff\nin effect: name\nwaiting for its next boot: vcpus, memory";
         assert_eq!(text("modify-vm-spec", &modified), words);
+        let cleaned = json!({"deleted": [{"kind": "seed", "id": "/a.iso"}], "kept": [{"id": "/b", "why": "in use by domain x"}],
+            "freed_bytes": 2048, "remaining": 2, "unreachable": ["far"]});
+        let words = "1 orphan is deleted (2 KiB)\ndeleted: seed /a.iso\nkept: /b: in use by domain x\n\
+                     node far does not answer; what is on it stays\n2 more can go: call again";
+        assert_eq!(text("clean-orphans", &cleaned), words);
         assert_eq!(text("from-later", &vm), "name         web\nid           7\nstate        shutoff\n");
     }
 }

@@ -27,7 +27,7 @@ pub fn text(plan: &Plan) -> String {
             fact(name, human::size(bytes));
         }
     }
-    for (name, lines) in [("at once", &plan.live), ("next start", &plan.pending)] {
+    for (name, lines) in [("deletes", &plan.deletes), ("at once", &plan.live), ("next start", &plan.pending)] {
         lines.iter().for_each(|line| fact(name, line.clone()));
     }
     let facts = table::facts(&facts);
@@ -58,6 +58,7 @@ mod tests {
             "admission": {"vcpus": 2, "memory_mib": 512, "free_vcpus": 7, "free_memory_mib": 20480},
             "allocates_bytes": 4096,
             "grows_to_bytes": 1_073_741_824_u64,
+            "deletes": ["/pool/old.qcow2"],
             "live": ["memory: 512 MiB"],
             "pending": ["vcpus: 2"],
         });
@@ -72,6 +73,7 @@ needs        2 vCPUs, 512 MiB
 free         7 vCPUs, 20 GiB
 writes       4 KiB
 grows to     1 GiB
+deletes      /pool/old.qcow2
 at once      memory: 512 MiB
 next start   vcpus: 2
 
@@ -82,7 +84,7 @@ next start   vcpus: 2
         for (field, nothing) in [("xml_diff", json!(null)), ("admission", json!(null)), ("node", json!(null))] {
             plan[field] = nothing;
         }
-        for field in ["live", "pending", "steps"] {
+        for field in ["deletes", "live", "pending", "steps"] {
             plan[field] = json!([]);
         }
         for field in ["allocates_bytes", "grows_to_bytes"] {

@@ -1,7 +1,8 @@
 //! What is forgotten by its age.
 
-use crate::{App, Result};
+use crate::{App, Result, ops};
 use api::Time;
+use hypervisor::Node;
 use std::time::Duration;
 
 /// How long the audit is kept, in milliseconds.
@@ -9,15 +10,26 @@ const AUDIT_MS: i64 = 400 * 24 * 3600 * 1000;
 /// How long a task that has ended is kept, in milliseconds.
 const TASKS_MS: i64 = 90 * 24 * 3600 * 1000;
 /// How often it is looked for what is too old.
-const PAUSE: Duration = Duration::from_secs(24 * 3600);
+const PAUSE: Duration = Duration::from_secs(3600);
 
-/// Forgets old entries of the audit, old tasks and sessions that have ended: now, and then every day.
+/// Forgets old entries of the audit, old tasks and sessions that have ended, and what was made on nodes and is gone from them:
+/// now, and then every hour.
 pub async fn for_ever(app: App) {
     loop {
         if let Err(error) = forget(&app).await {
             tracing::warn!(%error, "what is old is not forgotten yet");
         }
+        for member in app.nodes.all() {
+            forget_gone(&app, &member.node).await;
+        }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Forgets what was made on a node and is gone from it. What can't be done now is done the next time.
+pub async fn forget_gone(app: &App, node: &Node) {
+    if let Err(error) = ops::orphan::forget_gone(app, node).await {
+        tracing::warn!(%error, "what is gone from a node is not forgotten yet");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, iso, network, nic, node, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{audit, iso, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume},
     rpc::Table,
 };
 
@@ -59,6 +59,8 @@ pub fn table() -> Table {
         .work(task::cancel)
         .session(session::sign_in)
         .session(session::sign_out)
+        .read(orphan::list)
+        .work(orphan::clean)
         .work(token::create)
         .read(token::list)
         .work(token::delete)

@@ -1,6 +1,6 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, nodes::Member, observe::refresh, ops, seeds, task};
+use crate::{App, Result, housekeeping, nodes::Member, observe::refresh, ops, seeds, task};
 use futures::StreamExt;
 use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::{
@@ -150,6 +150,8 @@ async fn arrived(app: &App, name: &str) {
     prepare(app, &member).await;
     let _alone = member.scanning.lock().await;
     scan_and_go_on(app, &member.node, Some(came_up)).await;
+    let app = app.clone();
+    tokio::spawn(async move { housekeeping::forget_gone(&app, &member.node).await });
 }
 
 async fn scan_and_go_on(app: &App, node: &Node, came_up: Option<Instant>) {

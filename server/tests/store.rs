@@ -4,6 +4,7 @@
 
 use api::{
     Access, Time,
+    orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
 };
@@ -11,9 +12,9 @@ use server::{
     Error,
     config::NodeSettings,
     store::{
-        AuditFilter, AuditRecord, ClientToken, CopyRecord, NodeRecord, Reserved, SessionRecord, Store, TaskRecord,
-        TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord,
-        VolumeRole,
+        AuditFilter, AuditRecord, ClientToken, CopyRecord, Made, NodeRecord, Reserved, SessionRecord, Store,
+        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
+        VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -193,7 +194,7 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template(&base.id.to_string()).await.unwrap().as_ref(), Some(&base));
     let task = task();
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "copy", Some("{}".into())).await.unwrap();
+    store.insert_step(task.id, 0, "copy", Some("{}".into()), None).await.unwrap();
     let copy = CopyRecord {
         template: base.id,
         node: "local".into(),
@@ -274,7 +275,7 @@ async fn behaves(store: &Store) {
 async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord) {
     let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "change-definition", Some("{}".into())).await.unwrap();
+    store.insert_step(task.id, 0, "change-definition", Some("{}".into()), None).await.unwrap();
     let other = vm("other", web.spec.template.unwrap());
     store.insert_vm(&other).await.unwrap();
     let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
@@ -340,7 +341,7 @@ async fn journal(store: &Store) {
     store.set_task_progress(tasks[0].id, 5000).await.unwrap();
     store.set_task_progress(tasks[0].id, 4000).await.unwrap();
     assert_eq!(store.task(tasks[0].id).await.unwrap().unwrap().progress, Some(5000), "progress doesn't go back");
-    store.insert_step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into())).await.unwrap();
+    store.insert_step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into()), None).await.unwrap();
     store.set_step_state(tasks[0].id, 0, StepState::Done).await.unwrap();
     store.set_task_state(tasks[0].id, TaskState::Failed, None, Some("{}".into())).await.unwrap();
     let ended = store.task(tasks[0].id).await.unwrap().unwrap();
@@ -361,7 +362,7 @@ async fn takes_many_writers(store: &Store) {
             for _ in 0..10 {
                 let task = task();
                 store.insert_task(&task, None, None).await.unwrap();
-                store.insert_step(task.id, 0, "a", None).await.unwrap();
+                store.insert_step(task.id, 0, "a", None, None).await.unwrap();
                 store.set_task_state(task.id, TaskState::Done, Some("1".into()), None).await.unwrap();
             }
         })
@@ -384,6 +385,7 @@ async fn on_sqlite() {
     access(&store).await;
     nodes(&store).await;
     old_tasks(&store).await;
+    ledger(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -401,7 +403,60 @@ async fn on_postgresql() {
     access(&store).await;
     nodes(&store).await;
     old_tasks(&store).await;
+    ledger(&store).await;
     takes_many_writers(&store).await;
+}
+
+/// What was made is known as long as it may be there: it goes with the last row that refers to it, but not with its node's.
+async fn ledger(store: &Store) {
+    let base = template("ledger");
+    store.insert_template(&base).await.unwrap();
+    let owner = vm("ledger", base.id);
+    store.insert_vm(&owner).await.unwrap();
+    let making = task();
+    store.insert_task(&making, None, None).await.unwrap();
+    let made = |kind, pool, file: String| Made { kind, node: "local".into(), pool, file };
+    let (system, data) =
+        (volume(&owner, VolumeRole::System, "l-system", None), volume(&owner, VolumeRole::Data, "l-data", None));
+    let mut all = vec![
+        made(OrphanKind::Seed, None, owner.id.to_string()),
+        made(OrphanKind::Domain, None, owner.id.to_string()),
+        made(OrphanKind::Nvram, Some(Uuid::nil()), format!("{}.nvram.fd", owner.id)),
+        made(OrphanKind::Volume, Some(Uuid::nil()), system.file.clone()),
+        made(OrphanKind::Volume, Some(Uuid::nil()), data.file.clone()),
+        made(OrphanKind::Template, Some(Uuid::nil()), "l-copy".into()),
+        made(OrphanKind::Memory, Some(Uuid::nil()), "l-memory".into()),
+    ];
+    for (seq, made) in all.iter().enumerate() {
+        // The same twice is noted once.
+        for seq in [2 * seq, 2 * seq + 1] {
+            store.insert_step(making.id, seq as i64, "a", None, Some(made)).await.unwrap();
+        }
+    }
+    let known = async || {
+        let mut ledger = store.ledger().await.unwrap();
+        ledger.sort_by_key(|record| all.iter().position(|made| *made == record.made));
+        ledger
+    };
+    let rows = known().await;
+    assert_eq!(rows.iter().map(|record| record.made.clone()).collect::<Vec<_>>(), all);
+    assert_eq!((rows[0].by.task, rows[0].by.method.as_str()), (making.id, "create-vm"));
+    assert_eq!(rows[0].by.target, making.target);
+    // It outlives the task that has made it.
+    store.set_task_state(making.id, TaskState::Done, None, None).await.unwrap();
+    store.forget_tasks_before(Time(Time::now().0 + 60_000)).await.unwrap();
+    assert_eq!(known().await.len(), all.len());
+
+    store.insert_volume(&system).await.unwrap();
+    store.insert_volume(&data).await.unwrap();
+    store.forget_vm(owner.id).await.unwrap();
+    let left: Vec<_> = known().await.into_iter().map(|record| record.made).collect();
+    assert_eq!(left, all.split_off(4), "its data volume is kept");
+    store.forget_volume(data.id).await.unwrap();
+    store.forget_made(&left[1..2]).await.unwrap();
+    assert!(store.forget_node("LOCAL", true).await.unwrap());
+    let left: Vec<_> = store.ledger().await.unwrap().into_iter().map(|record| record.made.file).collect();
+    assert_eq!(left, ["l-memory"], "the host may come back");
 }
 
 async fn old_tasks(store: &Store) {
@@ -409,7 +464,7 @@ async fn old_tasks(store: &Store) {
     let token =
         ClientToken { caller: "admin".into(), method: "create-vm".into(), token: "old".into(), body_hash: "h".into() };
     store.insert_task(&ended, Some(&token), None).await.unwrap();
-    store.insert_step(ended.id, 0, "a", None).await.unwrap();
+    store.insert_step(ended.id, 0, "a", None, None).await.unwrap();
     store.insert_task(&open, None, None).await.unwrap();
     store.set_task_state(ended.id, TaskState::Done, None, None).await.unwrap();
     let now = Time::now().0;
@@ -446,7 +501,7 @@ async fn nodes(store: &Store) {
     // What is to be taken back on a node is found by its name, which is no pattern.
     let cut = task();
     store.insert_task(&cut, None, None).await.unwrap();
-    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into())).await.unwrap();
+    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None).await.unwrap();
     assert_eq!(store.open_undos_on("Far_1").await.unwrap(), ["create-vm"]);
     assert!(store.open_undos_on("FarX1").await.unwrap().is_empty());
     assert!(store.forget_node("Far_1", true).await.unwrap());

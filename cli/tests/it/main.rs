@@ -26,6 +26,7 @@ mod list;
 mod modify;
 mod nics;
 mod nodes;
+mod orphans;
 mod outside;
 mod plan;
 mod random;

@@ -165,6 +165,11 @@ fn what_is_planned_is_done() {
     planned(&lab, seen, "delete-vm", json!({"vm": "far"}));
     lab.ok("disable-node", json!({"node": "second"}));
     planned(&lab, seen, "delete-node", json!({"node": "second"}));
+    // Its copy of the template is left there, which is seen when it comes back.
+    lab.ok("add-node", second.add_request("second"));
+    let (plan, cleaned) = planned(&lab, seen, "clean-orphans", json!({"node": "second"}));
+    assert_eq!(plan["deletes"], json!([cleaned["deleted"][0]["id"]]), "{plan} {cleaned}");
+    assert_eq!(plan["steps"], json!([{"name": "delete-file", "only_if": null}]), "{plan}");
 
     // No mutating method was left out.
     let document: Value =

@@ -263,6 +263,8 @@ impl Play<'_> {
             shows(volume["path"].as_str().unwrap(), &disk.content, id);
         }
         agrees_on_disk(self.lab, &self.vm);
+        let orphans = self.lab.ok("list-orphans", json!({}));
+        assert_eq!(orphans["total"], 0, "no image is there that nothing refers to: {orphans}");
     }
 
     /// Deletes everything; nothing is left.

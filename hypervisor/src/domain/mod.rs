@@ -27,7 +27,7 @@ pub use limits::DiskLimits;
 pub use metadata::{Metadata, TemplateRef};
 pub use modify::{Before, Labels, Plugged, preview};
 pub use nics::{DomainNics, NicChange};
-pub use ops::{Address, AddressSource, DomainStatus, Power, Sample};
+pub use ops::{Address, AddressSource, DomainStatus, DomainText, Power, Sample};
 pub use resize::{Headroom, Sizes};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{AtNextStart, DiskView, DomainView, NicView};

@@ -65,7 +65,46 @@ pub enum AddressSource {
     Arp,
 }
 
+/// A domain as its XML has it now.
+#[derive(Debug, Clone)]
+pub struct DomainText {
+    /// Its power state.
+    pub power: Power,
+    /// What is running; of one that is off the definition.
+    pub live: DomainView,
+    /// The definition.
+    pub defined: DomainView,
+    /// The XML of both.
+    text: String,
+}
+
+impl DomainText {
+    /// Whether the name of a file is anywhere in it: as a disk or what that stands on, as firmware, a log, or whatever else
+    /// libvirt or its user may think of.
+    pub fn names(&self, file: &str) -> bool {
+        self.text.contains(file)
+    }
+}
+
 impl Node {
+    /// A domain's XML, of what runs and of the definition; `None` when there is no such domain.
+    pub async fn domain_text(&self, id: Uuid) -> Result<Option<DomainText>> {
+        let doing = format!("read domain {id}");
+        let read = self
+            .ask_domain(id, &doing, |domain| {
+                let (state, reason) = domain.state()?;
+                Ok((power(state, reason), domain.xml(0)?, domain.xml(flags::XML_INACTIVE)?))
+            })
+            .await;
+        let Some((power, live, defined)) = if_there(read)? else { return Ok(None) };
+        match (DomainView::parse(&live), DomainView::parse(&defined)) {
+            (Some(view), Some(view_defined)) => {
+                Ok(Some(DomainText { power, live: view, defined: view_defined, text: live + &defined }))
+            }
+            _ => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
+        }
+    }
+
     /// All domains of the node with their power states, by one call that asks no QEMU.
     pub async fn domains(&self) -> Result<Vec<DomainStatus>> {
         self.ask("list domains", |connection| {
@@ -150,16 +189,26 @@ impl Node {
     /// Takes a domain's definition away, with what libvirt keeps beside it (managed save, NVRAM, snapshot metadata).
     /// Returns whether there was one. The domain must be off: a running one would live on without a definition.
     pub async fn undefine(&self, id: Uuid) -> Result<bool> {
+        let all = flags::UNDEFINE_MANAGED_SAVE
+            | flags::UNDEFINE_NVRAM
+            | flags::UNDEFINE_SNAPSHOTS_METADATA
+            | flags::UNDEFINE_CHECKPOINTS_METADATA;
+        self.undefine_with(id, all).await
+    }
+
+    /// Takes a domain's definition away and nothing else: its NVRAM stays, and libvirt refuses it where it keeps a managed save
+    /// or snapshots of the domain. Returns whether there was one. The domain must be off.
+    pub async fn undefine_only(&self, id: Uuid) -> Result<bool> {
+        self.undefine_with(id, flags::UNDEFINE_KEEP_NVRAM).await
+    }
+
+    async fn undefine_with(&self, id: Uuid, with: u32) -> Result<bool> {
         let doing = format!("undefine domain {id}");
         let undefined = self
             .change_domain(id, QUICK, &doing, move |domain| {
                 if domain.is_active()? {
                     return Ok(false);
                 }
-                let with = flags::UNDEFINE_MANAGED_SAVE
-                    | flags::UNDEFINE_NVRAM
-                    | flags::UNDEFINE_SNAPSHOTS_METADATA
-                    | flags::UNDEFINE_CHECKPOINTS_METADATA;
                 domain.undefine(with).map(|()| true)
             })
             .await;

@@ -9,7 +9,7 @@ use crate::{
     store::{CopyRecord, TemplateRecord},
     task::{self, Call, Outline, Task, Undo, Work},
 };
-use api::{task::Target, template::Template};
+use api::{orphan::OrphanKind, task::Target, template::Template};
 use hypervisor::{Node, storage::PoolView};
 use std::time::Duration;
 use uuid::Uuid;
@@ -157,7 +157,8 @@ fn copying(template: TemplateRecord, original: Original, to: Node, pool: PoolVie
     Work::new(target, Vec::new(), outline, move |task| async move {
         // A name of this task's own: an earlier attempt may still have to be taken back.
         let file = format!("{}.{}", Uuid::now_v7(), template.spec.format);
-        let undo = Undo::DeleteVolume { node: to.name().to_owned(), pool: pool.uuid, file: file.clone(), volume: None };
+        let (node, kind) = (to.name().to_owned(), OrphanKind::Template);
+        let undo = Undo::DeleteVolume { node, pool: pool.uuid, file: file.clone(), volume: None, kind };
         let watched = task.clone();
         let progress = move |copied| watched.progress(copied, length);
         let sent = from.send_image((source.pool, &source.file), length, &to, (pool.uuid, &file), "0444", progress);

@@ -76,10 +76,19 @@ where
     F: Fn(Node) -> Fut,
     Fut: Future<Output = hypervisor::Result<T>>,
 {
+    ask_nodes_within(LIST, nodes, ask).await
+}
+
+/// The same, where an answer may take longer.
+pub async fn ask_nodes_within<T, F, Fut>(deadline: Duration, nodes: Vec<Node>, ask: F) -> (Vec<(Node, T)>, Vec<String>)
+where
+    F: Fn(Node) -> Fut,
+    Fut: Future<Output = hypervisor::Result<T>>,
+{
     let asked = nodes.into_iter().map(|node| {
         let answer = ask(node.clone());
         async move {
-            let answer = tokio::time::timeout(LIST, answer).await;
+            let answer = tokio::time::timeout(deadline, answer).await;
             (node, answer)
         }
     });

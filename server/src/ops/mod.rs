@@ -10,6 +10,7 @@ pub mod iso;
 pub mod network;
 pub mod nic;
 pub mod node;
+pub mod orphan;
 pub mod page;
 pub mod pool;
 pub mod session;

@@ -125,7 +125,10 @@ pub async fn delete(context: Context, request: DeleteNode) -> Result<Work<Delete
             may_go(app, &member, all).await?;
             match app.store.forget_node(name, all).await? {
                 true => Ok(()),
-                false => Err(Error::InUse(format!("volumes of Vmyard's are on node {name}"))),
+                false => Err(Error::InUse(format!(
+                    "volumes or snapshots of Vmyard's are on node {name}; delete them first (list-volumes, and list-snapshots \
+                     of VMs that are gone, by their ids)"
+                ))),
             }
         })
         .await?;

@@ -9,6 +9,7 @@ use crate::{
 };
 use api::{
     Access, Page, Rpc, Time,
+    orphan::OrphanKind,
     task::Target,
     template::{
         DeleteTemplate, DeletedTemplate, DescribeTemplate, ListTemplates, RegisterTemplate, Template, TemplateCopy,
@@ -98,7 +99,8 @@ async fn import(
     task.step("open-image", Some(drop_lookup), async { Ok(()) }).await?;
 
     let file = format!("{}.{}", record.id, record.spec.format);
-    let delete = Undo::DeleteVolume { node: node.name().to_owned(), pool: pool.uuid, file: file.clone(), volume: None };
+    let (node_name, kind) = (node.name().to_owned(), OrphanKind::Template);
+    let delete = Undo::DeleteVolume { node: node_name, pool: pool.uuid, file: file.clone(), volume: None, kind };
     let length = source.length;
     let watched = task.clone();
     let copying = node.import(&source, &lookup, pool.uuid, &file, move |copied| watched.progress(copied, length));

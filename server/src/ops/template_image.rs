@@ -12,6 +12,7 @@ use crate::{
 };
 use api::{
     Rpc,
+    orphan::OrphanKind,
     task::Target,
     template::{RegisterTemplate, Template},
 };
@@ -107,9 +108,9 @@ async fn make(
     let store = task.app.store.clone();
     let forget = Undo::ForgetTemplate { template: record.id };
     task.step("record-template", Some(forget), store.insert_template(&record)).await?;
-    let delete = |pool: Uuid, file: &str| {
+    let delete = |kind: OrphanKind, pool: Uuid, file: &str| {
         let (node, file) = (node.name().to_owned(), file.to_owned());
-        Some(Undo::DeleteVolume { node, pool, file, volume: None })
+        Some(Undo::DeleteVolume { node, pool, file, volume: None, kind })
     };
     let mut from = image.clone();
     if let Some(size_bytes) = flatten {
@@ -117,12 +118,15 @@ async fn make(
         from = Image { pool: pool.uuid, path: pool.path_of(&file), file };
         let backing = Backing { path: image.path.clone(), format };
         let made = node.create_overlay(pool.uuid, &from.file, size_bytes, &backing);
-        task.step("make-overlay", delete(pool.uuid, &from.file), async { Ok(made.await.map(|_| ())?) }).await?;
+        task.step("make-overlay", delete(OrphanKind::Volume, pool.uuid, &from.file), async {
+            Ok(made.await.map(|_| ())?)
+        })
+        .await?;
         task.step("flatten-image", None, async { Ok(node.rebase(&from.path, None).await?) }).await?;
     }
     let file = format!("{}.{}", record.id, record.spec.format);
     let volume = task
-        .step("copy-image", delete(pool.uuid, &file), async {
+        .step("copy-image", delete(OrphanKind::Template, pool.uuid, &file), async {
             let view = node.volume(from.pool, &from.file).await?;
             let length = view.map_or(0, |view| view.physical);
             let watched = task.clone();

@@ -5,6 +5,7 @@
 
 mod audit;
 mod client_token;
+mod made;
 mod node;
 mod session;
 mod snapshot;
@@ -16,6 +17,7 @@ mod volume;
 
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
+pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
 pub use session::SessionRecord;
 pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
@@ -155,6 +157,7 @@ fn migrations() -> Migrator {
         step(4, "node", include_str!("../../migrations/0004_node.sql")),
         step(5, "volume phase", include_str!("../../migrations/0005_volume_phase.sql")),
         step(6, "snapshot", include_str!("../../migrations/0006_snapshot.sql")),
+        step(7, "made", include_str!("../../migrations/0007_made.sql")),
     ])
 }
 

@@ -75,13 +75,19 @@ impl Store {
         done.map(|_| ()).map_err(failed("enable or disable a node"))
     }
 
-    /// Forgets a node that was added, with the copies of templates on it (their files stay), unless volumes that Vmyard
-    /// knows are on it: returns whether it was forgotten. With `all`, its VMs, their volumes, and what open tasks have to
-    /// take back there, are forgotten as well.
+    /// Forgets a node that was added, with the copies of templates on it (their files stay), unless volumes or snapshots
+    /// that Vmyard knows are on it: returns whether it was forgotten. With `all`, its VMs, their volumes and snapshots, and what
+    /// open tasks have to take back there, are forgotten as well. What was made there stays in the ledger: the host may come back.
     pub async fn forget_node(&self, name: &str, all: bool) -> Result<bool> {
         let mut transaction = self.begin().await?;
         if all {
-            for sql in ["delete from volume where lower(node) = $1", "delete from vm where lower(node) = $1"] {
+            for sql in [
+                "delete from volume where lower(node) = $1",
+                "delete from vm where lower(node) = $1",
+                "delete from snapshot_disk where snapshot in (select id from snapshot where lower(node) = $1)",
+                "delete from snapshot where lower(node) = $1",
+                "delete from leftover where lower(node) = $1",
+            ] {
                 sqlx::query(sql)
                     .bind(name_key(name))
                     .execute(&mut *transaction)
@@ -101,11 +107,14 @@ impl Store {
         ] {
             sqlx::query(sql).bind(name_key(name)).execute(&mut *transaction).await.map_err(failed("forget a node"))?;
         }
-        let used = sqlx::query("select count(*) as n from volume where lower(node) = $1")
-            .bind(name_key(name))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed("forget a node"))?;
+        let used = sqlx::query(
+            "select (select count(*) from volume where lower(node) = $1)
+             + (select count(*) from snapshot where lower(node) = $1) as n",
+        )
+        .bind(name_key(name))
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed("forget a node"))?;
         if used.get::<i64, _>("n") > 0 {
             transaction.rollback().await.map_err(failed("forget a node"))?;
             return Ok(false);

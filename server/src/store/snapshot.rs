@@ -485,8 +485,13 @@ impl Store {
 
     /// Forgets an image that was deleted.
     pub async fn forget_leftover(&self, node: &str, image: &Image) -> Result<()> {
+        let mut transaction = self.begin().await?;
         let query = sqlx::query("delete from leftover where node = $1 and path = $2").bind(node).bind(&image.path);
-        query.execute(&self.pool).await.map(|_| ()).map_err(failed("forget what was deleted"))
+        query.execute(&mut *transaction).await.map_err(failed("forget what was deleted"))?;
+        let query = sqlx::query("delete from made where pool = $1 and file = $2");
+        let query = query.bind(image.pool.to_string()).bind(&image.file);
+        query.execute(&mut *transaction).await.map_err(failed("forget what was deleted"))?;
+        transaction.commit().await.map_err(failed("forget what was deleted"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The journal of tasks and their steps.
 
-use super::{AuditRecord, ClientToken, Store, audit, client_token, failed, parse_uuid};
+use super::{AuditRecord, ClientToken, Made, Store, audit, client_token, failed, made, parse_uuid};
 use crate::{Error, Result};
 use api::{
     Time,
@@ -122,8 +122,16 @@ impl Store {
             .map_err(failed("journal a task's progress"))
     }
 
-    /// Adds a step, with how to take it back, before it begins.
-    pub async fn insert_step(&self, task: Uuid, seq: i64, name: &str, undo: Option<String>) -> Result<()> {
+    /// Adds a step, with how to take it back and what it makes on a node, before it begins.
+    pub async fn insert_step(
+        &self,
+        task: Uuid,
+        seq: i64,
+        name: &str,
+        undo: Option<String>,
+        makes: Option<&Made>,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
         sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
             .bind(task.to_string())
             .bind(seq)
@@ -131,10 +139,13 @@ impl Store {
             .bind(undo)
             .bind(StepState::Started.as_str())
             .bind(Time::now().0)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await
-            .map(|_| ())
-            .map_err(failed("journal a step"))
+            .map_err(failed("journal a step"))?;
+        if let Some(makes) = makes {
+            made::note(&mut transaction, task, makes).await?;
+        }
+        transaction.commit().await.map_err(failed("journal a step"))
     }
 
     /// Ends a step.

@@ -168,10 +168,15 @@ impl Store {
         Ok(true)
     }
 
-    /// Forgets a template with its copies.
+    /// Forgets a template with its copies, whose images are gone.
     pub async fn forget_template(&self, id: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
-        for sql in ["delete from template_copy where template = $1", "delete from template where id = $1"] {
+        for sql in [
+            "delete from made where exists
+             (select 1 from template_copy c where c.template = $1 and c.pool = made.pool and c.file = made.file)",
+            "delete from template_copy where template = $1",
+            "delete from template where id = $1",
+        ] {
             sqlx::query(sql)
                 .bind(id.to_string())
                 .execute(&mut *transaction)

@@ -206,12 +206,16 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a VM with its system volumes and those data volumes that were marked to go with it. The others are kept
+    /// Forgets a VM, of which nothing is left on its node, with its system volumes and those data volumes that were marked to go
+    /// with it. The others are kept
     /// and belong to nobody from then on.
     pub async fn forget_vm(&self, id: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
         let id = id.to_string();
         for sql in [
+            "delete from made where kind in ('seed', 'nvram', 'domain') and (file = $1 or file like $1 || '.%')",
+            "delete from made where exists (select 1 from volume v where v.vm = $1 and v.pool = made.pool
+             and v.file = made.file and (v.role = 'system' or v.phase = 'deleting'))",
             "delete from volume where vm = $1 and (role = 'system' or phase = 'deleting')",
             "update volume set vm = null, device = null, phase = 'ready', revision = revision + 1 where vm = $1",
             "delete from vm where id = $1",

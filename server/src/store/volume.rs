@@ -156,10 +156,18 @@ impl Store {
         }
     }
 
-    /// Forgets a volume.
+    /// Forgets a volume, whose image is gone.
     pub async fn forget_volume(&self, id: Uuid) -> Result<()> {
-        let deleted = sqlx::query("delete from volume where id = $1").bind(id.to_string()).execute(&self.pool).await;
-        deleted.map(|_| ()).map_err(failed("forget a volume"))
+        let mut transaction = self.begin().await?;
+        for sql in [
+            "delete from made where exists
+             (select 1 from volume v where v.id = $1 and v.pool = made.pool and v.file = made.file)",
+            "delete from volume where id = $1",
+        ] {
+            let deleted = sqlx::query(sql).bind(id.to_string()).execute(&mut *transaction).await;
+            deleted.map_err(failed("forget a volume"))?;
+        }
+        transaction.commit().await.map_err(failed("forget a volume"))
     }
 
     /// All volumes.

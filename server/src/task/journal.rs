@@ -94,9 +94,10 @@ impl Task {
 
     async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
         let seq = self.next_step.fetch_add(1, Ordering::SeqCst);
+        let makes = undo.as_ref().and_then(Undo::makes);
         let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
         let undo = undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?;
-        self.app.store.insert_step(self.id, seq, name, undo).await?;
+        self.app.store.insert_step(self.id, seq, name, undo, makes.as_ref()).await?;
         crash::at(name, Point::Before)?;
         // What failed because it was cancelled is said to have been cancelled.
         let value = action.await.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;

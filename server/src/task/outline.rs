@@ -18,6 +18,7 @@ pub struct Outline {
     admission: Option<PlannedAdmission>,
     allocates_bytes: u64,
     grows_to_bytes: u64,
+    deletes: Vec<String>,
     live: Vec<String>,
     pending: Vec<String>,
 }
@@ -63,6 +64,12 @@ impl Outline {
         self
     }
 
+    /// Deleting these, one in each step.
+    pub fn deletes(mut self, orphans: impl Iterator<Item = String>) -> Outline {
+        self.deletes.extend(orphans);
+        self
+    }
+
     /// Changing these fields of a VM: those that are in effect at once, and those that wait for its next boot.
     pub fn in_effect(mut self, live: &[String], pending: &[String]) -> Outline {
         (self.live, self.pending) = (live.to_vec(), pending.to_vec());
@@ -90,6 +97,7 @@ impl Outline {
             admission: self.admission,
             allocates_bytes: self.allocates_bytes,
             grows_to_bytes: self.grows_to_bytes,
+            deletes: self.deletes,
             live: self.live,
             pending: self.pending,
         })

@@ -2,8 +2,9 @@
 
 use crate::{
     App, Result, attachments, interfaces, layers,
-    store::{Image, Move, Reserved, SnapshotPhase, SnapshotRecord},
+    store::{Image, Made, Move, Reserved, SnapshotPhase, SnapshotRecord},
 };
+use api::orphan::OrphanKind;
 use hypervisor::{
     Node,
     domain::{BootPlaces, DiskLimits, Labels, NicChange, Sizes},
@@ -34,6 +35,9 @@ pub enum Undo {
         file: String,
         /// Its row, if it has one.
         volume: Option<Uuid>,
+        /// What it is.
+        #[serde(default)]
+        kind: OrphanKind,
     },
     /// Forgets a volume that was being made.
     ForgetVolume {
@@ -211,11 +215,43 @@ pub enum Undo {
 }
 
 impl Undo {
+    /// What the step makes on a node. It is noted with the step: nothing else tells that a file or a domain is Vmyard's when no
+    /// object refers to it any more.
+    pub fn makes(&self) -> Option<Made> {
+        let made = |kind, node: &String, pool, file| Some(Made { kind, node: node.clone(), pool, file });
+        match self {
+            Undo::DeleteVolume { node, pool, file, kind, .. } => made(*kind, node, Some(*pool), file.clone()),
+            Undo::DeleteUnused { node, image } => made(OrphanKind::Volume, node, Some(image.pool), image.file.clone()),
+            Undo::DeleteMemory { node, pool, file, .. } => made(OrphanKind::Memory, node, Some(*pool), file.clone()),
+            Undo::DeleteSeedFiles { node, vm } => made(OrphanKind::Seed, node, None, vm.to_string()),
+            Undo::UndefineDomain { node, vm } => made(OrphanKind::Domain, node, None, vm.to_string()),
+            // No file and no domain. A passing pool is taken away by the node's next arrival.
+            Undo::ForgetVm { .. }
+            | Undo::ForgetVolume { .. }
+            | Undo::SettleVolume { .. }
+            | Undo::SettleNic { .. }
+            | Undo::ChangeNic { .. }
+            | Undo::RestoreIso { .. }
+            | Undo::LimitDisk { .. }
+            | Undo::RestoreBoot { .. }
+            | Undo::ForgetSnapshot { .. }
+            | Undo::SettleSnapshot { .. }
+            | Undo::SwitchBack { .. }
+            | Undo::ReleaseAddress { .. }
+            | Undo::ForgetTemplate { .. }
+            | Undo::ForgetToken { .. }
+            | Undo::RestoreSizes { .. }
+            | Undo::RestoreLabels { .. }
+            | Undo::UnplugMemory { .. }
+            | Undo::DropLookupPool { .. } => None,
+        }
+    }
+
     /// Takes the step back. May be called again after it was cut off, or after it was done.
     pub async fn run(&self, app: &App) -> Result<()> {
         match self {
             Undo::ForgetVm { vm } => attachments::forget_vm(app, *vm).await?,
-            Undo::DeleteVolume { node, pool, file, volume } => {
+            Undo::DeleteVolume { node, pool, file, volume, .. } => {
                 settled(app, node, None)?.delete_volume(*pool, file).await?;
                 if let Some(volume) = volume {
                     attachments::forget(app, *volume).await?;

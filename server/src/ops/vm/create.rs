@@ -18,6 +18,7 @@ use crate::{
 };
 use api::{
     Rpc, Time,
+    orphan::OrphanKind,
     task::Target,
     vm::{CreateVm, Firmware, Vm},
 };
@@ -231,7 +232,8 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     };
 
     let file = system_file(draft.disk);
-    let delete = Undo::DeleteVolume { node: on(), pool: draft.pool.uuid, file, volume: Some(draft.disk) };
+    let (pool, kind) = (draft.pool.uuid, OrphanKind::Volume);
+    let delete = Undo::DeleteVolume { node: on(), pool, file, volume: Some(draft.disk), kind };
     let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &draft, backing.as_ref()));
     // Without a seed there is still the serial line's log, which a start makes.
     let delete = Undo::DeleteSeedFiles { node: on(), vm };
@@ -258,7 +260,8 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     }
     if draft.record.spec.firmware == Firmware::Uefi {
         // libvirt makes the file at the start; it goes after the domain.
-        let delete = Undo::DeleteVolume { node: on(), pool: draft.pool.uuid, file: nvram_file(vm), volume: None };
+        let kind = OrphanKind::Nvram;
+        let delete = Undo::DeleteVolume { node: on(), pool, file: nvram_file(vm), volume: None, kind };
         task.step("keep-nvram", Some(delete), async { Ok(()) }).await?;
     }
     let mut domain = draft.domain.clone();

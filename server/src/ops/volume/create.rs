@@ -9,6 +9,7 @@ use crate::{
 };
 use api::{
     Rpc, Time,
+    orphan::OrphanKind,
     volume::{CloneVolume, CreateVolume, DiskFormat, Volume},
 };
 use hypervisor::{
@@ -298,7 +299,8 @@ async fn make(
     .await?;
     let node_name = node.name().to_owned();
     let delete = || {
-        Some(Undo::DeleteVolume { node: node_name.clone(), pool: pool.uuid, file: record.file.clone(), volume: None })
+        let (node, file, kind) = (node_name.clone(), record.file.clone(), OrphanKind::Volume);
+        Some(Undo::DeleteVolume { node, pool: pool.uuid, file, volume: None, kind })
     };
     match &source {
         Source::Blank(_) => {
