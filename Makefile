@@ -29,7 +29,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Prepare this machine, build, and run the server in the foreground (Ctrl-C stops it)
@@ -45,6 +45,20 @@ test: prepare-test template schemathesis ## Run all tests, with real guests unde
 .PHONY: test-full
 test-full: prepare-test template schemathesis ## The same, with the long ones: cloud image, all kill points, long random sequences
 	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace -- --include-ignored)
+
+# First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
+# that is newer than the server. Only some tests: make test-newer-libvirt tests='snapshots:: volumes::'
+newer := $(cache)/newer-libvirt
+newer_runner := $(strip $(if $(sudo),sudo -E env PATH=$(PATH)) $(CURDIR)/scripts/newer-libvirt/run $(newer))
+# fuzz:: is about HTTP, and its tool is no part of that root.
+tests ?= --skip fuzz::
+newer_tests = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(newer_runner)' cargo test -p libvirt -p hypervisor -p cli --tests -- $(tests)
+newer_nodes = VMYARD_TEST_ROOT='$(newer)' VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote)
+
+.PHONY: test-newer-libvirt
+test-newer-libvirt: prepare-test template ## The tests of VMs on the libvirt and QEMU of Debian's backports
+	@$(sudo) scripts/newer-libvirt/make '$(newer)'
+	$(call timed,$(newer_tests) && $(newer_nodes))
 
 .PHONY: bench
 bench: prepare-test template ## Measure Vmyard beside the raw libvirt calls
@@ -62,7 +76,7 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove what was built here, and the cached template and packages (not the server's data)
 	cargo clean
-	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis'
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
 
 .PHONY: prepare
 prepare:

@@ -54,6 +54,10 @@ pub async fn settle_snapshot(
         Power::Off => disks.has_defined(&one.to.path),
         _ => disks.has_live(&one.to.path),
     };
+    // A libvirtd that died just after QEMU had taken it doesn't know that the guest writes to the new images.
+    if disks.power != Power::Off && !moves.iter().any(on_new) {
+        node.take_back_overlays(record.vm, &switches(moves)).await?;
+    }
     if moves.iter().all(on_new) {
         node.switch_disks(record.vm, &switches(moves)).await?;
         app.store.snapshot_is_ready(record, moves, task).await?;

@@ -2,6 +2,7 @@
 //!
 //! The guests have nothing to boot: what a guest would write to a running disk is written through its QEMU.
 
+mod behind;
 mod scene;
 
 use crate::{
@@ -310,7 +311,7 @@ fn killed_while_qemu_hangs() {
 }
 
 #[test]
-#[ignore = "now and then the VM is not seen as running again: not understood yet, libvirtd 9.0 dies in some of these runs"]
+#[ignore = "libvirt has more such moments than are known: what was found of them are the two tests below, and `is_forgotten`"]
 fn libvirtd_killed_while_taking_and_deleting() {
     let mut lab = Lab::own();
     let mut scene = Scene::new(&mut lab);
@@ -338,6 +339,7 @@ fn libvirtd_killed_while_taking_and_deleting() {
             scene.wait_until_merged(&what);
             scene.wait_until_up(&mut libvirtd);
             scene.write_through(2);
+            scene.start_anew_where_libvirt_lost_track();
             scene.agrees(&what);
             if method == "create-snapshot" && scene.names().is_empty() {
                 scene.write_through(1);
@@ -355,6 +357,62 @@ fn libvirtd_killed_while_taking_and_deleting() {
     }
     scene.stop();
     scene.has(2, "at the end");
+    scene.end();
+}
+
+/// A libvirtd that is killed between QEMU's snapshot and its own note of it believes that there was none.
+#[test]
+fn a_snapshot_that_libvirt_forgot_is_taken_back() {
+    let mut lab = Lab::own();
+    let mut scene = Scene::new(&mut lab);
+    scene.start();
+    for what in ["first", "once more"] {
+        scene.write(1);
+        let disks = scene.disks();
+        scene.lab.server.kill_and_restart(&[(HOWS[0], "take-snapshot:before")]);
+        let answer = scene.lab.server.call("create-snapshot", json!({"vm": "scene", "name": "one"}));
+        assert_eq!(answer.status, 0, "{answer:?}");
+        scene.snapshot_behind_libvirt(&disks);
+        scene.write(2);
+        scene.lab.server.kill_and_restart(&[]);
+        wait_for_tasks(scene.lab);
+        assert!(scene.names().is_empty(), "{what}");
+        scene.agrees(what);
+        scene.has(2, what);
+    }
+    scene.lab.ok("create-snapshot", json!({"vm": "scene", "name": "one"}));
+    scene.snapshot_has("one", 2, "taken after it");
+    // What it wrote must be in a file that is still there.
+    scene.stop();
+    scene.has(2, "at the end");
+    scene.end();
+}
+
+/// The same of a merge: libvirt goes on to say that the guest is on the upper image.
+#[test]
+fn a_merge_that_libvirt_forgot_keeps_what_was_written() {
+    let mut lab = Lab::own();
+    let mut scene = Scene::new(&mut lab);
+    scene.start();
+    scene.write(1);
+    scene.lab.ok("create-snapshot", json!({"vm": "scene", "name": "one"}));
+    scene.write(2);
+    let disks = scene.disks();
+    scene.lab.server.kill_and_restart(&[(HOWS[0], "merge-images:before")]);
+    let answer = scene.lab.server.call("delete-snapshot", json!({"vm": "scene", "snapshot": "one"}));
+    assert_eq!(answer.status, 0, "{answer:?}");
+    scene.merge_behind_libvirt(&disks);
+    scene.write(3);
+    scene.lab.server.kill_and_restart(&[]);
+    scene.wait_until_merged("the merge");
+    scene.has(3, "running");
+    scene.stop();
+    scene.has(3, "off");
+    scene.start();
+    scene.has(3, "on again");
+    scene.agrees("at the end");
+    scene.stop();
+    scene.has(3, "at the end");
     scene.end();
 }
 

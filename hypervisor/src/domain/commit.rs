@@ -3,7 +3,7 @@
 //! Pulling (block rebase) is not used: when QEMU was killed just after such a job had ended, the header already pointed past
 //! an image whose data were not written yet, and they were lost.
 
-use super::{DomainView, layers};
+use super::{DomainView, layers, qemu};
 use crate::{Node, Result, error::libvirt_error};
 use libvirt::{Domain, ErrorCode, flags};
 use std::time::Duration;
@@ -48,13 +48,33 @@ impl Node {
                 domain.block_job_abort(&disk.target, 0)?;
             }
             let how = if active { flags::BLOCK_COMMIT_ACTIVE } else { 0 };
-            domain.block_commit(&disk.target, Some(&merge.into), Some(&merge.from), 0, how)?;
+            match domain.block_commit(&disk.target, Some(&merge.into), Some(&merge.from), 0, how) {
+                Err(error) if active && error.code == ErrorCode::BLOCK_COPY_ACTIVE => return lost(&domain, &merge),
+                begun => begun?,
+            }
             wait(&domain, &disk.target, active, &progress)?;
             let chain = layers::Switch { from: merge.into.clone(), to: merge.into.clone() };
             layers::forget_chains(&domain, &[chain])
         });
         merged.await
     }
+}
+
+/// What is left of a merge when libvirt says that it goes on, and knows of no job: libvirtd was killed between QEMU's end of it
+/// and its own note. Until the domain is off it lets no other job begin (9.0 and 11.3), and says that the guest is on the upper
+/// image. If the guest is on the lower one, that one must be in the definition: on the upper one the next start would find what
+/// was there before the end.
+fn lost(domain: &Domain, merge: &Merge) -> libvirt::Result<()> {
+    if !qemu::is_on(domain, &merge.into)? {
+        let why = "libvirt lost track of a merge; it goes on when the VM is off";
+        return Err(libvirt_error(ErrorCode::OPERATION_INVALID, why));
+    }
+    let definition = domain.xml(flags::XML_INACTIVE | flags::XML_SECURE)?;
+    let switch = layers::Switch { from: merge.from.clone(), to: merge.into.clone() };
+    for element in layers::switched_disks(&definition, &[switch])? {
+        domain.update_device(&element, flags::AFFECT_CONFIG)?;
+    }
+    Ok(())
 }
 
 /// Waits for the end of the job on a disk; one on the image in use is switched over when it is ready.

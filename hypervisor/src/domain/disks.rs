@@ -3,7 +3,7 @@
 //! A running domain has two lists of disks: those of the running one and those of its definition, which count from its
 //! next start on. They are kept in step here.
 
-use super::{DiskView, DomainView, Power};
+use super::{DiskView, DomainView, Power, left_images::past_left_images};
 use crate::{
     ErrorKind, Node, Result,
     error::if_there,
@@ -83,7 +83,7 @@ impl Node {
         let (doing, disk) = (format!("attach {} to domain {id} as {}", disk.path, disk.target), disk.clone());
         let attached = self.change_domain(id, SLOW, &doing, move |domain| {
             let live = if domain.is_active()? { flags::AFFECT_LIVE } else { 0 };
-            domain.attach_device(&disk.to_xml(), live | flags::AFFECT_CONFIG)
+            past_left_images(|| domain.attach_device(&disk.to_xml(), live | flags::AFFECT_CONFIG))
         });
         attached.await
     }

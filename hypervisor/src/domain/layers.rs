@@ -6,6 +6,7 @@
 use super::{
     DiskView, DomainView,
     edits::{Edits, child},
+    left_images::past_left_images,
 };
 use crate::{
     Node, Result,
@@ -57,7 +58,8 @@ impl Node {
             if how.quiesce {
                 how_flags |= flags::SNAPSHOT_QUIESCE;
             }
-            domain.snapshot_create_xml(&freeze_xml(&view.disks, &disks, how.memory.as_deref()), how_flags)?;
+            let xml = freeze_xml(&view.disks, &disks, how.memory.as_deref());
+            past_left_images(|| domain.snapshot_create_xml(&xml, how_flags))?;
             forget_chains(domain, &disks)
         });
         frozen.await
@@ -136,7 +138,7 @@ fn freeze_xml(all: &[DiskView], frozen: &[Switch], memory: Option<&str>) -> Stri
 
 /// The `<disk>` elements of a domain that are on one of these images, on the other one: all else in them as it is, but for
 /// the chain of images below, which is read from the headers.
-fn switched_disks(xml: &str, disks: &[Switch]) -> libvirt::Result<Vec<String>> {
+pub(super) fn switched_disks(xml: &str, disks: &[Switch]) -> libvirt::Result<Vec<String>> {
     let by_path = |_: &str, path: &str| disks.iter().find(|switch| switch.from == path).map(|switch| &switch.to);
     let document = Document::parse(xml).map_err(|_| unreadable())?;
     let switched = document.descendants().filter_map(|node| Some((node.range(), switch(node, by_path)?)));

@@ -1,5 +1,5 @@
 //! Domains: what we define ([`spec`]), what we read ([`view`]), what we keep in their metadata ([`metadata`]), and the
-//! calls ([`ops`], [`disks`], [`layers`], [`commit`]; [`modify`] has those that change size and labels, [`resize`] edits the
+//! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] and [`qemu`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
 //! XML for them).
 
 mod boot;
@@ -8,11 +8,13 @@ mod commit;
 mod disks;
 mod edits;
 mod layers;
+mod left_images;
 mod limits;
 mod metadata;
 mod modify;
 mod nics;
 mod ops;
+mod qemu;
 mod resize;
 mod spec;
 mod view;

@@ -9,7 +9,7 @@ use super::{
     Image, VolumeView,
     pieces::{Download, Local, Pieces, head, header_of, upload},
     pool::{dir_xml, when_idle},
-    volume::{create_raw, view},
+    volume::{create_for_copy, view},
 };
 use crate::{
     ErrorKind, Node, Result,
@@ -73,7 +73,7 @@ impl Node {
         let _place = self.place_for_copy().await;
         let copied = self.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(pool.into_bytes())?;
-            let target = create_raw(&pool, &name, source_.length, "0444")?;
+            let target = create_for_copy(&pool, &name, source_.length, "0444")?;
             open(connection, &source_.path, &lookup, local, |pieces, length| {
                 if length != source_.length {
                     return Err(failed(CHANGED));

@@ -6,7 +6,7 @@ use super::{
     copy::{COPY, arrived, failed},
     image::Image,
     pieces::{CHUNK, Download, Pieces, upload},
-    volume::{create_raw, view},
+    volume::{create_for_copy, view},
 };
 use crate::{ErrorKind, Node, Result, error::if_there};
 use libvirt::Piece;
@@ -88,7 +88,7 @@ impl Node {
         });
         let receiving = to.bulk(COPY, &doing, move |connection| {
             let pool = connection.pool_by_uuid(to_pool.into_bytes())?;
-            let target = create_raw(&pool, &name, length, &mode)?;
+            let target = create_for_copy(&pool, &name, length, &mode)?;
             upload(connection, &target, length, &progress, |buffer| {
                 let (data, piece) = receiver.recv().map_err(|_| failed(OTHER_SIDE))?;
                 *buffer = data;
@@ -124,7 +124,7 @@ impl Node {
         let copied = self.bulk(COPY, &doing, move |connection| {
             let mut from = Download::of_file(connection, pool, &file, length)?;
             let pool = connection.pool_by_uuid(to_pool.into_bytes())?;
-            let target = create_raw(&pool, &name, length, &mode)?;
+            let target = create_for_copy(&pool, &name, length, &mode)?;
             upload(connection, &target, length, &progress, |buffer| from.next(buffer))?;
             Ok((from.unchanged()?, arrived(connection, &pool, &target, length)?))
         });

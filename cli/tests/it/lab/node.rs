@@ -41,7 +41,7 @@ impl NodeProcess {
 
     fn spawn(dir: &Path, args: &[&str], uri: String) -> NodeProcess {
         fs::create_dir_all(dir.join("pools")).unwrap();
-        let mut child = Command::new(super::root().join("scripts/lab-node"))
+        let mut child = lab_node()
             .arg(dir)
             .args(args)
             .stdin(Stdio::piped())
@@ -117,6 +117,16 @@ impl NodeProcess {
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).trim().to_owned())
     }
+}
+
+/// The script that makes a node; with `VMYARD_TEST_ROOT`, on the libvirt and QEMU of a root that `scripts/newer-libvirt/make` made,
+/// while server and tests stay on the machine's: an older server has to manage newer nodes too.
+fn lab_node() -> Command {
+    let scripts = super::root().join("scripts");
+    let Some(root) = std::env::var_os("VMYARD_TEST_ROOT") else { return Command::new(scripts.join("lab-node")) };
+    let mut command = Command::new(scripts.join("newer-libvirt/run"));
+    command.arg(root).arg(scripts.join("lab-node"));
+    command
 }
 
 impl Drop for NodeProcess {
