@@ -194,7 +194,7 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template(&base.id.to_string()).await.unwrap().as_ref(), Some(&base));
     let task = task();
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "copy", Some("{}".into()), None).await.unwrap();
+    store.insert_step(task.id, 0, "copy", Some("{}".into()), None, &[]).await.unwrap();
     let copy = CopyRecord {
         template: base.id,
         node: "local".into(),
@@ -275,7 +275,7 @@ async fn behaves(store: &Store) {
 async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord) {
     let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "change-definition", Some("{}".into()), None).await.unwrap();
+    store.insert_step(task.id, 0, "change-definition", Some("{}".into()), None, &[]).await.unwrap();
     let other = vm("other", web.spec.template.unwrap());
     store.insert_vm(&other).await.unwrap();
     let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
@@ -341,7 +341,7 @@ async fn journal(store: &Store) {
     store.set_task_progress(tasks[0].id, 5000).await.unwrap();
     store.set_task_progress(tasks[0].id, 4000).await.unwrap();
     assert_eq!(store.task(tasks[0].id).await.unwrap().unwrap().progress, Some(5000), "progress doesn't go back");
-    store.insert_step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into()), None).await.unwrap();
+    store.insert_step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into()), None, &[]).await.unwrap();
     store.set_step_state(tasks[0].id, 0, StepState::Done).await.unwrap();
     store.set_task_state(tasks[0].id, TaskState::Failed, None, Some("{}".into())).await.unwrap();
     let ended = store.task(tasks[0].id).await.unwrap().unwrap();
@@ -362,7 +362,7 @@ async fn takes_many_writers(store: &Store) {
             for _ in 0..10 {
                 let task = task();
                 store.insert_task(&task, None, None).await.unwrap();
-                store.insert_step(task.id, 0, "a", None, None).await.unwrap();
+                store.insert_step(task.id, 0, "a", None, None, &[]).await.unwrap();
                 store.set_task_state(task.id, TaskState::Done, Some("1".into()), None).await.unwrap();
             }
         })
@@ -430,7 +430,7 @@ async fn ledger(store: &Store) {
     for (seq, made) in all.iter().enumerate() {
         // The same twice is noted once.
         for seq in [2 * seq, 2 * seq + 1] {
-            store.insert_step(making.id, seq as i64, "a", None, Some(made)).await.unwrap();
+            store.insert_step(making.id, seq as i64, "a", None, Some(made), &[]).await.unwrap();
         }
     }
     let known = async || {
@@ -464,7 +464,7 @@ async fn old_tasks(store: &Store) {
     let token =
         ClientToken { caller: "admin".into(), method: "create-vm".into(), token: "old".into(), body_hash: "h".into() };
     store.insert_task(&ended, Some(&token), None).await.unwrap();
-    store.insert_step(ended.id, 0, "a", None, None).await.unwrap();
+    store.insert_step(ended.id, 0, "a", None, None, &[]).await.unwrap();
     store.insert_task(&open, None, None).await.unwrap();
     store.set_task_state(ended.id, TaskState::Done, None, None).await.unwrap();
     let now = Time::now().0;
@@ -501,7 +501,7 @@ async fn nodes(store: &Store) {
     // What is to be taken back on a node is found by its name, which is no pattern.
     let cut = task();
     store.insert_task(&cut, None, None).await.unwrap();
-    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None).await.unwrap();
+    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None, &[]).await.unwrap();
     assert_eq!(store.open_undos_on("Far_1").await.unwrap(), ["create-vm"]);
     assert!(store.open_undos_on("FarX1").await.unwrap().is_empty());
     assert!(store.forget_node("Far_1", true).await.unwrap());

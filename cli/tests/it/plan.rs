@@ -1,8 +1,8 @@
 //! `"plan": true` on every mutating method: nothing changes, and the call then does what the plan said.
 
-use crate::lab::{Lab, tiny};
+use crate::lab::{Lab, eventually, tiny};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Everything that a plan must leave as it is.
 fn picture(lab: &Lab) -> (String, Vec<String>, String, Value, Value) {
@@ -19,6 +19,7 @@ fn picture(lab: &Lab) -> (String, Vec<String>, String, Value, Value) {
 fn planned(lab: &Lab, seen: &mut BTreeSet<String>, method: &str, body: Value) -> (Value, Value) {
     let mut question = body.clone();
     question["plan"] = json!(true);
+    quiet(lab);
     let before = picture(lab);
     let plan = lab.ok(method, question)["plan"].clone();
     assert_eq!(picture(lab), before, "the plan of {method} changed something");
@@ -37,6 +38,25 @@ fn planned(lab: &Lab, seen: &mut BTreeSet<String>, method: &str, body: Value) ->
     assert_eq!(done.next(), None, "{method}: {plan} {task}");
     seen.insert(method.to_owned());
     (plan, reply)
+}
+
+/// Waits until every image in the pool is somebody's: what a revert or a reset leaves behind goes after its answer.
+fn quiet(lab: &Lab) {
+    let rows = |method: &str, body: Value, field: &str| lab.ok(method, body)[field].as_array().unwrap().clone();
+    let path = |one: &Value| one["path"].as_str().unwrap_or_default().to_owned();
+    eventually("every image is somebody's", Duration::from_secs(60), || {
+        let mut known: BTreeSet<String> = rows("list-volumes", json!({}), "volumes").iter().map(path).collect();
+        for vm in rows("list-vms", json!({}), "vms") {
+            for snapshot in rows("list-snapshots", json!({"vm": vm["id"]}), "snapshots") {
+                known.extend(snapshot["disks"].as_array().unwrap().iter().map(path));
+            }
+        }
+        for template in rows("list-templates", json!({}), "templates") {
+            known.extend(template["copies"].as_array().unwrap().iter().map(path));
+        }
+        let images = lab.files().into_iter().filter(|file| file.ends_with(".qcow2"));
+        images.into_iter().all(|image| known.contains(&image)).then_some(())
+    });
 }
 
 #[test]

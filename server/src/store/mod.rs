@@ -21,7 +21,7 @@ pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
 pub use session::SessionRecord;
 pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
-pub use task::{StepRecord, TaskRecord};
+pub use task::{Ended, StepRecord, TaskRecord};
 pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
 pub use vm::{Reserved, VmPhase, VmRecord, VmSpec};

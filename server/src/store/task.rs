@@ -54,6 +54,15 @@ pub struct StepRecord {
 const COLUMNS: &str = "id, method, target_kind, target_id, target_name, caller, state, progress, result, error, created_at, \
                        finished_at";
 
+/// The end of a step that went well.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Which step of its task.
+    pub seq: i64,
+    /// When.
+    pub at: Time,
+}
+
 impl Store {
     /// Adds a task, the client token that it was asked for under, and the call's entry in the audit, in one.
     pub async fn insert_task(
@@ -130,8 +139,10 @@ impl Store {
         name: &str,
         undo: Option<String>,
         makes: Option<&Made>,
+        ended: &[Ended],
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
+        end_steps(&mut transaction, task, ended).await?;
         sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
             .bind(task.to_string())
             .bind(seq)
@@ -148,7 +159,32 @@ impl Store {
         transaction.commit().await.map_err(failed("journal a step"))
     }
 
-    /// Ends a step.
+    /// Notes the ends of steps.
+    pub async fn end_steps(&self, task: Uuid, ended: &[Ended]) -> Result<()> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.begin().await?;
+        end_steps(&mut transaction, task, ended).await?;
+        transaction.commit().await.map_err(failed("journal a step's end"))
+    }
+
+    /// Ends a task that is done, with the ends of its last steps.
+    pub async fn task_is_done(&self, task: Uuid, result: &str, ended: &[Ended]) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        end_steps(&mut transaction, task, ended).await?;
+        sqlx::query("update task set state = $1, result = $2, finished_at = $3 where id = $4")
+            .bind(TaskState::Done.as_str())
+            .bind(result)
+            .bind(Time::now().0)
+            .bind(task.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("journal a task's end"))?;
+        transaction.commit().await.map_err(failed("journal a task's end"))
+    }
+
+    /// Sets what has become of a step.
     pub async fn set_step_state(&self, task: Uuid, seq: i64, state: StepState) -> Result<()> {
         sqlx::query("update task_step set state = $1, finished_at = $2 where task = $3 and seq = $4")
             .bind(state.as_str())
@@ -251,6 +287,20 @@ impl Store {
 pub(super) async fn close_journal(transaction: &mut Transaction<'_, Any>, task: Uuid) -> Result<()> {
     for sql in ["update task_step set undo = null where task = $1", "update task set result = 'null' where id = $1"] {
         sqlx::query(sql).bind(task.to_string()).execute(&mut **transaction).await.map_err(failed("end a journal"))?;
+    }
+    Ok(())
+}
+
+async fn end_steps(transaction: &mut Transaction<'_, Any>, task: Uuid, ended: &[Ended]) -> Result<()> {
+    for Ended { seq, at } in ended {
+        sqlx::query("update task_step set state = $1, finished_at = $2 where task = $3 and seq = $4")
+            .bind(StepState::Done.as_str())
+            .bind(at.0)
+            .bind(task.to_string())
+            .bind(*seq)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("journal a step's end"))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
     App, Error, Result,
     auth::Caller,
     problem,
-    store::{AuditRecord, ClientToken, StepRecord, TaskRecord},
+    store::{AuditRecord, ClientToken, Ended, StepRecord, TaskRecord},
     sync::lock,
 };
 use api::{
@@ -75,10 +75,13 @@ pub struct Task {
     /// Its id.
     pub id: Uuid,
     next_step: Arc<AtomicI64>,
+    /// Steps whose end is not journalled yet. It is with the next one's beginning, or the task's end: a write less for each, and
+    /// an undo treats a begun step like a done one.
+    ended: Arc<Mutex<Vec<Ended>>>,
 }
 
 impl Task {
-    /// Runs a step: journals `undo`, then does `action`, then journals its end. `name` says what it does.
+    /// Runs a step: journals `undo`, then does `action`. `name` says what it does.
     /// A task that has been cancelled begins no step.
     pub async fn step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
         self.go_on(false)?;
@@ -97,15 +100,17 @@ impl Task {
         let makes = undo.as_ref().and_then(Undo::makes);
         let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
         let undo = undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?;
-        self.app.store.insert_step(self.id, seq, name, undo, makes.as_ref()).await?;
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        let begun = self.app.store.insert_step(self.id, seq, name, undo, makes.as_ref(), &ended).await;
+        if begun.is_err() {
+            lock(&self.ended).extend(ended);
+        }
+        begun?;
         crash::at(name, Point::Before)?;
         // What failed because it was cancelled is said to have been cancelled.
         let value = action.await.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
         crash::at(name, Point::After)?;
-        // It is done: that the journal can't say so changes nothing, since an undo treats a begun step like a done one.
-        if let Err(error) = self.app.store.set_step_state(self.id, seq, StepState::Done).await {
-            tracing::warn!(%error, task = %self.id, name, "a step's end is not journalled");
-        }
+        lock(&self.ended).push(Ended { seq, at: Time::now() });
         Ok(value)
     }
 
@@ -255,7 +260,8 @@ where
     };
     app.store.insert_task(&record, token, Some(&entry)).await?;
     let (sender, outcome) = watch::channel(None);
-    let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)) };
+    let ended = Arc::<Mutex<Vec<Ended>>>::default();
+    let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)), ended: Arc::clone(&ended) };
     let (app_, owner, held, run) = (app.clone(), caller.token, work.held, work.run);
     let at_work = app.tasks.at_work(id);
     app.tasks.tracker.spawn(async move {
@@ -265,7 +271,8 @@ where
             tracing::warn!(%error, %id, method, "task failed");
         }
         let without_secrets = |reply: &mut Value| app_.tasks.take_secrets(id, owner, secrets, reply);
-        let result = conclude(&app_, id, result, held, without_secrets).await;
+        let ended = std::mem::take(&mut *lock(&ended));
+        let result = conclude(&app_, id, result, &ended, held, without_secrets).await;
         lock(&app_.tasks.progress).remove(&id);
         sender.send_replace(Some(result));
         drop(at_work);
@@ -278,6 +285,7 @@ async fn conclude<R: Serialize + DeserializeOwned>(
     app: &App,
     id: Uuid,
     result: Result<R>,
+    ended: &[Ended],
     held: Vec<Held>,
     without_secrets: impl FnOnce(&mut Value),
 ) -> Result<Arc<R>> {
@@ -287,12 +295,15 @@ async fn conclude<R: Serialize + DeserializeOwned>(
                 serde_json::to_value(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
             without_secrets(&mut written);
             // The work is done: that the journal can't say so doesn't make it undone.
-            if let Err(error) = app.store.set_task_state(id, TaskState::Done, Some(written.to_string()), None).await {
+            if let Err(error) = app.store.task_is_done(id, &written.to_string(), ended).await {
                 tracing::error!(%error, %id, "a task's end is not journalled");
             }
             Ok(Arc::new(reply))
         }
         Err(error) => {
+            if let Err(error) = app.store.end_steps(id, ended).await {
+                tracing::warn!(%error, %id, "the ends of steps are not journalled");
+            }
             unwind(app, id, &error, held).await;
             // Unwinding may have brought it to its end instead.
             let ended = app.store.task(id).await.ok().flatten().filter(|task| task.state == TaskState::Done);
