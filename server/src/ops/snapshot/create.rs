@@ -76,7 +76,9 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         Err(Error::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    let power = vm.power(app).await?;
+    // Side by side: each is a call to the node.
+    let (power, foreign, disks) = tokio::join!(vm.power(app), vm.node.foreign_snapshots(vm.id), vm.node.disks(vm.id));
+    let power = power?;
     let on = power != Power::Off;
     if request.memory && !on {
         return Err(Error::field("memory", format!("is not there to be saved: VM {name} is shutoff")));
@@ -93,7 +95,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             hint: "leave quiesce out to take the snapshot without it".to_owned(),
         });
     }
-    let foreign = vm.node.foreign_snapshots(vm.id).await?;
+    let foreign = foreign?;
     if foreign > 0 {
         return Err(Error::Unsupported {
             detail: format!(
@@ -102,7 +104,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             hint: Some(format!("virsh snapshot-delete {} … on node {}", record.domain, vm.node.name())),
         });
     }
-    let disks = vm.node.disks(vm.id).await?.ok_or_else(|| Error::not_found("domain of VM", name))?;
+    let disks = disks?.ok_or_else(|| Error::not_found("domain of VM", name))?;
     let volumes = volumes(app, vm, &disks, &request.exclude_disks).await?;
     let id = Uuid::now_v7();
     let mut frozen = Vec::new();
@@ -273,11 +275,15 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let Draft { mut record, moves, disks, node, nvram, on, quiesce } = draft;
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
-    task.step("record-snapshot", Some(forget), app.store.insert_snapshot(&record, &disks)).await?;
-    for one in &moves {
+    let record_it = task.step("record-snapshot", Some(forget), app.store.insert_snapshot(&record, &disks));
+    let make_overlays = moves.iter().map(|one| {
         let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
-        make_overlay(task, &node, one, Backing::qcow2(&one.base), delete).await?;
-    }
+        make_overlay(task, &node, one, Backing::qcow2(&one.base), delete)
+    });
+    // Side by side, each to its end: one that fails doesn't cut the others in half.
+    let (recorded, made) = tokio::join!(record_it, futures::future::join_all(make_overlays));
+    recorded?;
+    made.into_iter().collect::<Result<Vec<()>>>()?;
     if let Some(memory) = &record.spec.memory {
         let delete = delete_kept(&record, memory, OrphanKind::Memory);
         task.step("keep-memory", Some(delete), async { Ok(()) }).await?;

@@ -134,10 +134,12 @@ async fn moves(app: &App, vm: &vm::Subject, record: &SnapshotRecord) -> Result<(
 async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Move]) -> Result<()> {
     let (app, vm) = (&task.app, record.vm);
     let at = node.name().to_owned();
-    for one in moves {
+    let make_overlays = moves.iter().map(|one| {
         let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
-        make_overlay(task, node, one, Backing::qcow2(&one.base), delete).await?;
-    }
+        make_overlay(task, node, one, Backing::qcow2(&one.base), delete)
+    });
+    let made = futures::future::join_all(make_overlays).await;
+    made.into_iter().collect::<Result<Vec<()>>>()?;
     let kept = restore_nvram(task, node, record).await?;
     let restores = record.spec.memory.is_some();
     let back = Undo::SwitchBack { node: at, vm, moves: moves.to_vec(), cut_power: restores };
