@@ -156,10 +156,7 @@ fn killed_while_it_changes() {
                 let answer = lab.server.call(method, body.clone());
                 assert_ne!(answer.status, 200, "{answer:?}");
                 lab.server.kill_and_restart(&[]);
-                eventually("nothing is at work", SOON, || {
-                    let open = |state| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-                    (!open("running") && !open("unwinding")).then_some(())
-                });
+                lab.wait_for_tasks();
                 assert_eq!(there(&lab), before, "{method} {how} {point}");
             }
         }

@@ -227,10 +227,7 @@ fn cut(lab: &mut Lab, at: &str, method: &str, body: &Value) {
     let answer = lab.server.call(method, body.clone());
     assert_eq!(answer.status, 0, "{at}: {answer:?}");
     lab.server.kill_and_restart(&[]);
-    eventually("nothing is at work", SOON, || {
-        let open = |state| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-        (!open("running") && !open("unwinding")).then_some(())
-    });
+    lab.wait_for_tasks();
 }
 
 #[test]

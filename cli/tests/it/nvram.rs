@@ -84,12 +84,6 @@ fn killed_while_they_are_kept_and_put_back() {
     let vm = uefi(&lab);
     lab.ok("start-vm", json!({"vm": vm}));
     lab.ok("stop-vm", json!({"vm": vm, "force": true}));
-    let settled = |lab: &Lab| {
-        eventually("nothing is at work", Duration::from_secs(60), || {
-            let open = |state| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-            (!open("running") && !open("unwinding")).then_some(())
-        });
-    };
     let take = json!({"vm": vm, "name": "one"});
     mark(&lab, &vm, 1);
     for (method, body, steps) in [
@@ -114,7 +108,7 @@ fn killed_while_they_are_kept_and_put_back() {
                 let answer = lab.server.call(method, body.clone());
                 assert!(answer.status != 200 || at == "take-snapshot:after", "{at}: {answer:?}");
                 lab.server.kill_and_restart(&[]);
-                settled(&lab);
+                lab.wait_for_tasks();
                 if method == "create-snapshot" && lab.ok("list-snapshots", json!({"vm": vm}))["total"] != 0 {
                     // It was taken all the same.
                     lab.ok("delete-snapshot", json!({"vm": vm, "snapshot": "one"}));

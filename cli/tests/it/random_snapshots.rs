@@ -62,7 +62,7 @@ impl Play<'_> {
         self.lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", &at)]);
         let answer = self.lab.server.call(method, body);
         self.lab.server.kill_and_restart(&[]);
-        self.settle();
+        self.lab.wait_for_tasks();
         if answer.status == 200 {
             return Some(answer.body);
         }
@@ -75,12 +75,6 @@ impl Play<'_> {
             "failed" => None,
             _ => panic!("{task}"),
         }
-    }
-
-    /// Waits until no task is at work.
-    fn settle(&self) {
-        let total = |state: &str| self.lab.ok("list-tasks", json!({"state": state}))["total"] == 0;
-        eventually("nothing is at work", END, || (total("running") && total("unwinding")).then_some(()));
     }
 
     fn volume(&self, id: &str) -> Value {
@@ -119,7 +113,7 @@ impl Play<'_> {
             _ => {
                 self.said.push("killed".to_owned());
                 self.lab.server.kill_and_restart(&[]);
-                self.settle();
+                self.lab.wait_for_tasks();
             }
         }
     }

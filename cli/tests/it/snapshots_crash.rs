@@ -9,7 +9,7 @@ use crate::{
     crash::nothing_is_left,
     lab::{Lab, eventually},
 };
-use scene::{HOWS, POINTS, Scene, wait_for_tasks};
+use scene::{HOWS, POINTS, Scene};
 use serde_json::json;
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ fn killed_in_the_middle_of_a_step() {
         std::thread::sleep(Duration::from_millis(60 + 35 * round));
         scene.lab.server.kill_and_restart(&[]);
         call.join().unwrap();
-        wait_for_tasks(scene.lab);
+        scene.lab.wait_for_tasks();
         scene.write(2);
         scene.agrees(&what);
         if scene.names().is_empty() {
@@ -295,7 +295,7 @@ fn killed_while_qemu_hangs() {
         scene.lab.server.kill_and_restart(&[]);
         call.join().unwrap();
         goes_on.join().unwrap();
-        wait_for_tasks(scene.lab);
+        scene.lab.wait_for_tasks();
         scene.agrees(&what);
         scene.write(2);
         for name in scene.names() {
@@ -335,7 +335,7 @@ fn libvirtd_killed_while_taking_and_deleting() {
             });
             assert!([200, 409, 422, 503, 504].contains(&answer.status), "{what}: {answer:?}");
             scene.wait_until_up(&mut libvirtd);
-            wait_for_tasks(scene.lab);
+            scene.lab.wait_for_tasks();
             scene.wait_until_merged(&what);
             scene.wait_until_up(&mut libvirtd);
             scene.write_through(2);
@@ -375,7 +375,7 @@ fn a_snapshot_that_libvirt_forgot_is_taken_back() {
         scene.snapshot_behind_libvirt(&disks);
         scene.write(2);
         scene.lab.server.kill_and_restart(&[]);
-        wait_for_tasks(scene.lab);
+        scene.lab.wait_for_tasks();
         assert!(scene.names().is_empty(), "{what}");
         scene.agrees(what);
         scene.has(2, what);

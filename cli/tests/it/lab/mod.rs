@@ -100,6 +100,15 @@ impl Lab {
         answer.body
     }
 
+    /// Waits until no task is at work or on its way back.
+    #[track_caller]
+    pub fn wait_for_tasks(&self) {
+        eventually("nothing is at work", Duration::from_secs(100), || {
+            let open = |state| self.ok("list-tasks", json!({"state": state}))["total"] != 0;
+            (!open("running") && !open("unwinding")).then_some(())
+        });
+    }
+
     /// A VM of the tiny template with 1 CPU and 128 MiB, off.
     pub fn create(&self, name: &str) -> TestVm<'_> {
         self.create_with(name, json!({}))

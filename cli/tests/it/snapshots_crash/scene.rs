@@ -112,7 +112,7 @@ impl Scene<'_> {
             "{how} {at}: {answer:?}"
         );
         self.lab.server.kill_and_restart(&[]);
-        wait_for_tasks(self.lab);
+        self.lab.wait_for_tasks();
         let tasks = self.lab.ok("list-tasks", json!({"method": method, "limit": 1}));
         let task = self.lab.ok("describe-task", json!({"task": tasks["tasks"][0]["id"]}));
         let done = task["state"] == "done";
@@ -274,15 +274,6 @@ impl Scene<'_> {
         self.lab.ok("delete-template", json!({"template": "blank"}));
         nothing_is_left(self.lab, "all of it");
     }
-}
-
-/// Waits until no task is at work.
-#[track_caller]
-pub fn wait_for_tasks(lab: &Lab) {
-    eventually("nothing is at work", SOON, || {
-        let open = |state| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-        (!open("running") && !open("unwinding")).then_some(())
-    });
 }
 
 pub fn signal(signal: &str, pid: &str) {
