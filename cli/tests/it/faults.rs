@@ -139,12 +139,14 @@ fn libvirtd_killed_in_the_middle_of_a_start_a_stop_and_a_delete() {
         // Whatever came of it: the list says what libvirt says, and the VM can be worked with.
         let domain = vm["domain"].as_str().unwrap();
         let state = eventually("list and libvirt agree", Duration::from_secs(20), || {
-            let there = lab.node.virsh(&["list", "--all", "--name"]).lines().any(|line| line == domain);
+            // In one call: a deletion may still go on.
+            let listed = lab.node.virsh(&["list", "--all"]);
+            let row = listed.lines().find(|line| line.split_whitespace().nth(1) == Some(domain));
+            let real = row.map(|row| row.split_whitespace().skip(2).collect::<String>());
             let vms = lab.ok("list-vms", json!({"name": name}));
-            let Some(vm) = vms["vms"].get(0) else { return (!there).then_some("gone".to_owned()) };
+            let Some(vm) = vms["vms"].get(0) else { return real.is_none().then_some("gone".to_owned()) };
             let (state, stale) = (vm["state"].as_str().unwrap().to_owned(), vm["stale"] == true);
-            let real = if there { lab.node.virsh(&["domstate", domain]) } else { String::new() };
-            (!stale && there && real.replace("shut off", "shutoff") == state).then_some(state)
+            (!stale && real.as_ref() == Some(&state)).then_some(state)
         });
         assert!(method == "delete-vm" || state != "gone", "{method}");
         if state == "running" {

@@ -84,6 +84,8 @@ impl Store {
                         connection.execute("pragma synchronous = full").await?;
                         connection.execute("pragma foreign_keys = on").await?;
                         connection.execute("pragma busy_timeout = 10000").await?;
+                        // In KiB, of each connection; SQLite's own 2 MiB would be a quarter of the server's memory.
+                        connection.execute("pragma cache_size = -512").await?;
                     }
                     Ok(())
                 })
