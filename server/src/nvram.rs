@@ -29,13 +29,6 @@ pub async fn of_vm(node: &Node, vm: Uuid, spec: &VmSpec) -> Result<Option<Image>
     Ok(volume.map(|volume| Image { pool, file, path: volume.path }))
 }
 
-/// A file of this id's beside an NVRAM.
-pub fn beside(nvram: &Image, id: Uuid) -> Image {
-    let directory = nvram.path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let file = file_of(id);
-    Image { pool: nvram.pool, path: format!("{directory}/{file}"), file }
-}
-
 /// Makes a file of a pool have what another one has, which is told by its pool and libvirt's name for it; without another one it
 /// goes. May be called again.
 pub async fn set(node: &Node, pool: Uuid, file: &str, from: Option<(Uuid, &str)>) -> Result<()> {

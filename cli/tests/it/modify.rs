@@ -360,14 +360,6 @@ fn picture(lab: &Lab, id: &str, domain: &str) -> Value {
     json!([fields, next("vcpus"), next("memory_mib"), vm["memory_mib"], definition(lab, domain)])
 }
 
-/// Waits until no task is at work.
-fn settled(lab: &Lab) {
-    eventually("nothing is at work", Duration::from_secs(60), || {
-        let at_work = |state: &str| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-        (!at_work("running") && !at_work("unwinding")).then_some(())
-    });
-}
-
 /// The title is the store's name, and the tags in the metadata are the store's.
 #[track_caller]
 fn in_step(lab: &Lab, id: &str, domain: &str, what: &str) {
@@ -407,7 +399,7 @@ fn killed_at_every_step_of_a_change() {
                 lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", &at)]);
                 assert_eq!(lab.server.call("modify-vm-spec", change.clone()).status, 0, "killed at {at}");
                 lab.server.kill_and_restart(&[]);
-                settled(&lab);
+                lab.wait_for_tasks();
                 in_step(&lab, id, domain, &at);
                 let task =
                     lab.ok("list-tasks", json!({"method": "modify-vm-spec", "limit": 1}))["tasks"][0]["id"].clone();
@@ -451,7 +443,7 @@ fn failing_at_every_step_of_a_change_and_killed_while_it_is_put_back() {
             vcpus += 1;
             lab.server.kill_and_restart(&[("VMYARD_FAIL_AT", &at)]);
             lab.err("modify-vm-spec", change(vcpus), 422, "unsupported");
-            settled(&lab);
+            lab.wait_for_tasks();
             in_step(&lab, id, domain, &at);
             assert_eq!(picture(&lab, id, domain), before, "{at}");
         }
@@ -463,7 +455,7 @@ fn failing_at_every_step_of_a_change_and_killed_while_it_is_put_back() {
         lab.server.kill_and_restart(&[("VMYARD_FAIL_AT", "plug-vcpus:before"), ("VMYARD_CRASH_AT", &undone)]);
         assert_eq!(lab.server.call("modify-vm-spec", change(7)).status, 0, "killed at {undone}");
         lab.server.kill_and_restart(&[]);
-        settled(&lab);
+        lab.wait_for_tasks();
         in_step(&lab, id, domain, &undone);
         assert_eq!(picture(&lab, id, domain), before, "{undone}");
     }
@@ -494,7 +486,7 @@ fn what_is_taken_back_late_comes_over_nothing_new() {
         assert!(answer.status == 200 || answer.body["code"] == "busy", "{answer:?}");
         (answer.status == 200).then_some(answer.body)
     });
-    settled(&lab);
+    lab.wait_for_tasks();
     assert_eq!((&answer["vm"]["name"], &answer["vm"]["vcpus"]), (&json!("late"), &json!(2)));
     let now = lab.ok("describe-vm", json!({"vm": id}));
     assert_eq!((&now["vcpus"], &now["description"]), (&json!(2), &json!("after")));

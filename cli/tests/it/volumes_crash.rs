@@ -14,10 +14,7 @@ fn cut(lab: &mut Lab, how: &str, at: &str, method: &str, body: Value) {
     let answer = lab.server.call(method, body);
     assert_ne!(answer.status, 200, "{how} {at}: {answer:?}");
     lab.server.kill_and_restart(&[]);
-    eventually(&format!("nothing is at work after {at}"), Duration::from_secs(30), || {
-        let open = |state| lab.ok("list-tasks", json!({"state": state}))["total"] != 0;
-        (!open("running") && !open("unwinding")).then_some(())
-    });
+    lab.wait_for_tasks();
 }
 
 /// What the store, the definition and the running domain say of who has the volume; panics when they differ.

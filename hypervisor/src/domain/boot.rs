@@ -4,8 +4,7 @@ use super::{
     cdrom::DRIVE,
     edits::{Edits, child},
 };
-use crate::{ErrorKind, Node, Result, error::if_there, node::QUICK};
-use libvirt::flags;
+use crate::{Node, Result};
 use roxmltree::{Document, Node as Element};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -120,22 +119,7 @@ impl Node {
     /// definition, has none to change.
     pub async fn set_boot_places(&self, id: Uuid, places: BootPlaces) -> Result<()> {
         let doing = format!("change the boot order of domain {id}");
-        let changed = self
-            .change_domain(id, QUICK, &doing, move |domain| {
-                if !domain.is_persistent()? {
-                    return Ok(Ok(()));
-                }
-                let before = domain.xml(flags::XML_INACTIVE | flags::XML_SECURE)?;
-                match edit(&before, &places) {
-                    Ok(after) if after != before => domain.connect().define_domain(&after, 0).map(|_| Ok(())),
-                    edited => Ok(edited.map(|_| ())),
-                }
-            })
-            .await;
-        match if_there(changed)? {
-            Some(Err(why)) => Err(self.error(ErrorKind::Unsupported, &doing, why)),
-            _ => Ok(()),
-        }
+        self.redefine(id, &doing, move |definition| edit(definition, &places)).await
     }
 }
 

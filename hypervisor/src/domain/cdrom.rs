@@ -3,7 +3,7 @@
 
 use super::{
     DiskView, DomainView,
-    edits::{Edits, child},
+    edits::{Edits, child, text_of},
     layers::unreadable,
 };
 use crate::{ErrorKind, Node, Result, node::SLOW, xml::Xml};
@@ -73,13 +73,11 @@ impl Node {
 
 /// The drive's element as libvirt writes it.
 fn drive(domain: &Domain, which: u32) -> libvirt::Result<Option<String>> {
-    let xml = domain.xml(which)?;
-    let document = Document::parse(&xml).map_err(|_| unreadable())?;
-    let is_it = |node: &Element<'_, '_>| {
-        let device = child(*node, "target").and_then(|target| target.attribute("dev"));
+    let is_it = |node: Element<'_, '_>| {
+        let device = child(node, "target").and_then(|target| target.attribute("dev"));
         node.has_tag_name("disk") && node.attribute("device") == Some("cdrom") && device == Some(DRIVE)
     };
-    Ok(document.descendants().find(is_it).map(|node| xml[node.range()].to_owned()))
+    text_of(&domain.xml(which)?, is_it)
 }
 
 /// The element with this image in the drive; all else in it as it is.

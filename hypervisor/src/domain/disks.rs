@@ -111,16 +111,11 @@ impl Node {
     /// guest may take its time, refuse, or not hear it, while it is in its firmware for instance. To be called again then.
     pub async fn ask_for_disk(&self, id: Uuid, path: &str) -> Result<()> {
         let (doing, path) = (format!("ask domain {id} to let go of {path}"), path.to_owned());
-        let asked = self.change_domain(id, QUICK, &doing, move |domain| {
+        let question = self.change_domain(id, QUICK, &doing, move |domain| {
             let Some(alias) = find(domain, &path, 0)?.and_then(|disk| disk.alias) else { return Ok(()) };
-            match domain.detach_device_alias(&alias, flags::AFFECT_LIVE) {
-                // It let go in between, or hasn't answered the question before this one.
-                Err(error) if error.code == ErrorCode::DEVICE_MISSING => Ok(()),
-                Err(error) if error.message.contains("already in the process of unplug") => Ok(()),
-                asked => asked,
-            }
+            asked(domain.detach_device_alias(&alias, flags::AFFECT_LIVE))
         });
-        asked.await
+        question.await
     }
 
     /// Gives a running domain's disk `bytes` bytes, which its guest sees at once.
@@ -131,6 +126,16 @@ impl Node {
             domain.block_resize(disk.as_ref().map_or(path.as_str(), |disk| &disk.target), bytes)
         });
         resized.await
+    }
+}
+
+/// What came of asking a guest to let go of a device: that it let go in between, or hasn't answered the question before this one,
+/// is fine.
+pub(super) fn asked(answer: libvirt::Result<()>) -> libvirt::Result<()> {
+    match answer {
+        Err(error) if error.code == ErrorCode::DEVICE_MISSING => Ok(()),
+        Err(error) if error.message.contains("already in the process of unplug") => Ok(()),
+        answer => answer,
     }
 }
 

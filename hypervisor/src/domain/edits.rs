@@ -1,6 +1,7 @@
 //! Changing XML in place: what is not named stays as libvirt wrote it, byte by byte.
 
-use roxmltree::Node;
+use super::layers::unreadable;
+use roxmltree::{Document, Node};
 use std::ops::Range;
 
 /// Places in a text, and what is to be there.
@@ -73,4 +74,10 @@ impl Edits {
 /// The first child of this name.
 pub(super) fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
     node.children().find(|child| child.has_tag_name(name))
+}
+
+/// The first element that is meant, as it is written.
+pub(super) fn text_of(xml: &str, is_it: impl Fn(Node<'_, '_>) -> bool) -> libvirt::Result<Option<String>> {
+    let document = Document::parse(xml).map_err(|_| unreadable())?;
+    Ok(document.descendants().find(|node| is_it(*node)).map(|node| xml[node.range()].to_owned()))
 }

@@ -147,25 +147,32 @@ impl Node {
     /// change.
     pub async fn resize(&self, id: Uuid, sizes: Sizes) -> Result<()> {
         let doing = format!("change the size of domain {id}");
-        let resized = self
-            .change_domain(id, QUICK, &doing, move |domain| {
+        self.redefine(id, &doing, move |definition| resize::edit(definition, &sizes)).await
+    }
+
+    /// Defines a domain with its definition edited in place. One that is gone, or has no definition, has none to change; one
+    /// that can't be edited so is `Unsupported`.
+    pub(super) async fn redefine(
+        &self,
+        id: Uuid,
+        doing: &str,
+        edit: impl FnOnce(&str) -> std::result::Result<String, &'static str> + Send + 'static,
+    ) -> Result<()> {
+        let redefined = self
+            .change_domain(id, QUICK, doing, move |domain| {
                 // Defining it would make one of what has none.
                 if !domain.is_persistent()? {
                     return Ok(Ok(()));
                 }
                 let before = domain.xml(flags::XML_INACTIVE | flags::XML_SECURE)?;
-                let after = match resize::edit(&before, &sizes) {
-                    Ok(after) => after,
-                    Err(why) => return Ok(Err(why)),
-                };
-                if after != before {
-                    domain.connect().define_domain(&after, 0)?;
+                match edit(&before) {
+                    Ok(after) if after != before => domain.connect().define_domain(&after, 0).map(|_| Ok(())),
+                    edited => Ok(edited.map(|_| ())),
                 }
-                Ok(Ok(()))
             })
             .await;
-        match if_there(resized)? {
-            Some(Err(why)) => Err(self.error(ErrorKind::Unsupported, &doing, why)),
+        match if_there(redefined)? {
+            Some(Err(why)) => Err(self.error(ErrorKind::Unsupported, doing, why)),
             _ => Ok(()),
         }
     }

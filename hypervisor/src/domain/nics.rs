@@ -5,7 +5,8 @@
 
 use super::{
     NicSpec, NicView, Power,
-    edits::{Edits, child},
+    disks::asked,
+    edits::{Edits, child, text_of},
     layers::unreadable,
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     node::{QUICK, SLOW},
     xml::Xml,
 };
-use libvirt::{Domain, ErrorCode, flags};
+use libvirt::{Domain, flags};
 use roxmltree::{Document, Node as Element};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -89,16 +90,11 @@ impl Node {
     /// called again where the guest doesn't hear it.
     pub async fn ask_for_nic(&self, id: Uuid, mac: &str) -> Result<()> {
         let (doing, mac) = (format!("ask domain {id} to let go of interface {mac}"), mac.to_owned());
-        let asked = self.change_domain(id, QUICK, &doing, move |domain| {
+        let question = self.change_domain(id, QUICK, &doing, move |domain| {
             let Some(xml) = element(domain, &mac, false)? else { return Ok(()) };
-            match domain.detach_device(&xml, flags::AFFECT_LIVE) {
-                // It let go in between, or hasn't answered the question before this one.
-                Err(error) if error.code == ErrorCode::DEVICE_MISSING => Ok(()),
-                Err(error) if error.message.contains("already in the process of unplug") => Ok(()),
-                asked => asked,
-            }
+            asked(domain.detach_device(&xml, flags::AFFECT_LIVE))
         });
-        asked.await
+        question.await
     }
 
     /// Changes link and limits of an interface: of the running domain first, since that can fail, then in the definition. All
@@ -129,14 +125,11 @@ fn to_xml(nic: &NicSpec) -> String {
 
 /// An interface's element as libvirt writes it, of the definition or of the running domain.
 fn element(domain: &Domain, mac: &str, defined: bool) -> libvirt::Result<Option<String>> {
-    let xml = domain.xml(if defined { flags::XML_INACTIVE | flags::XML_SECURE } else { 0 })?;
-    let document = Document::parse(&xml).map_err(|_| unreadable())?;
-    let is_it = |node: &Element<'_, '_>| {
-        let address = child(*node, "mac").and_then(|mac| mac.attribute("address"));
+    let is_it = |node: Element<'_, '_>| {
+        let address = child(node, "mac").and_then(|mac| mac.attribute("address"));
         node.has_tag_name("interface") && address.is_some_and(|address| address.eq_ignore_ascii_case(mac))
     };
-    let found = document.descendants().find(is_it);
-    Ok(found.map(|node| xml[node.range()].to_owned()))
+    text_of(&domain.xml(if defined { flags::XML_INACTIVE | flags::XML_SECURE } else { 0 })?, is_it)
 }
 
 /// The element with the change made.

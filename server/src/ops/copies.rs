@@ -171,7 +171,7 @@ fn copying(template: TemplateRecord, original: Original, to: Node, pool: PoolVie
             file,
             path: volume.path,
         };
-        task.last_step("record-copy", task.app.store.insert_template_copy(&copy, task.id)).await?;
+        task.last_step("record-copy", None, task.app.store.insert_template_copy(&copy, task.id)).await?;
         template::of_id(&task.app, template.id).await
     })
 }

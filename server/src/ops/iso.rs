@@ -82,7 +82,7 @@ async fn change(context: Context, (vm, held): Locked, iso: Option<String>, force
         let app = &task.app;
         let undo = Undo::RestoreIso { node: vm.node.name().to_owned(), vm: vm.id, iso: before };
         let changed = async { Ok(vm.node.change_iso(vm.id, iso.as_deref(), force).await?) };
-        let changed = task.step("change-medium", Some(undo), changed).await;
+        let changed = task.last_step("change-medium", Some(undo), changed).await;
         changed.map_err(|error| held_shut(error, &vm))?;
         observe::refresh_after(app, &vm.node, vm.id).await;
         app.index.to_wire(vm.id)

@@ -62,7 +62,7 @@ pub async fn add(context: Context, request: AddNode) -> Result<Work<node::Node>>
     Ok(Work::new(target(&member), Vec::new(), outline, move |task| async move {
         let _claims = (name_claim, host_claim);
         let app = &task.app;
-        task.last_step("record-node", app.store.insert_node(&record, task.id)).await?;
+        task.last_step("record-node", None, app.store.insert_node(&record, task.id)).await?;
         app.index.add_node(&record.name);
         app.nodes.insert(member.clone());
         // So that it can be used as soon as the answer is there.
@@ -105,7 +105,7 @@ fn set_enabled(context: &Context, reference: &str, enabled: bool) -> Result<Work
     let outline = Outline::of(&[step]).on(&member.node);
     Ok(Work::new(target(&member), Vec::new(), outline, move |task| async move {
         let (app, name) = (&task.app, member.node.name());
-        task.last_step(step, app.store.set_node_enabled(name, enabled)).await?;
+        task.last_step(step, None, app.store.set_node_enabled(name, enabled)).await?;
         app.nodes.set_enabled(name, enabled);
         Ok(to_wire(app, &app.member(name)?))
     }))
@@ -120,7 +120,7 @@ pub async fn delete(context: Context, request: DeleteNode) -> Result<Work<Delete
     let outline = Outline::of(&["forget-node"]).on(&member.node);
     Ok(Work::new(target(&member), held, outline, move |task| async move {
         let (app, name) = (&task.app, member.node.name());
-        task.last_step("forget-node", async {
+        task.last_step("forget-node", None, async {
             // Again, since a call may have ended meanwhile that began before the node was disabled.
             may_go(app, &member, all).await?;
             match app.store.forget_node(name, all).await? {

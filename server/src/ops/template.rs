@@ -115,7 +115,7 @@ async fn import(
         file,
         path: volume.path,
     };
-    task.last_step("make-ready", store.template_is_ready(&copy, task.id)).await?;
+    task.last_step("make-ready", None, store.template_is_ready(&copy, task.id)).await?;
     to_wire(&task.app, &TemplateRecord { phase: TemplatePhase::Ready, ..record }).await
 }
 
@@ -181,7 +181,7 @@ pub async fn delete(context: Context, request: DeleteTemplate) -> Result<Work<De
     Ok(Work::new(target, held, outline, move |task| async move {
         let app = task.app.clone();
         // From here on it is not taken back: what is marked is deleted, now or by the reconciler.
-        let marked = task.last_step("mark-deleting", app.store.mark_template_deleting(record.id)).await?;
+        let marked = task.last_step("mark-deleting", None, app.store.mark_template_deleting(record.id)).await?;
         if !marked {
             return Err(in_use(&record.name, app.store.volumes_on_template(record.id).await?));
         }

@@ -141,6 +141,6 @@ async fn make(
     store.set_task_progress(task.id, 10_000).await?;
     let (node, pool, pool_name) = (node.name().to_owned(), pool.uuid, pool.name);
     let copy = CopyRecord { template: record.id, node, pool, pool_name, file, path: volume.path };
-    task.last_step("make-ready", store.template_is_ready(&copy, task.id)).await?;
+    task.last_step("make-ready", None, store.template_is_ready(&copy, task.id)).await?;
     template::of_id(&task.app, record.id).await
 }

@@ -69,7 +69,7 @@ pub async fn delete(context: Context, request: DeleteToken) -> Result<Work<Delet
     }
     let outline = Outline::of(&["forget-token"]);
     Ok(Work::new(target(&record), Vec::new(), outline, move |task| async move {
-        task.last_step("forget-token", task.app.store.forget_token(record.id)).await?;
+        task.last_step("forget-token", None, task.app.store.forget_token(record.id)).await?;
         Ok(DeletedToken { id: record.id, name: record.name })
     }))
 }

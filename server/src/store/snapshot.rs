@@ -106,6 +106,14 @@ pub struct Image {
     pub path: String,
 }
 
+impl Image {
+    /// Another file of its pool, beside it.
+    pub fn beside(&self, file: String) -> Image {
+        let directory = self.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        Image { pool: self.pool, path: format!("{directory}/{file}"), file }
+    }
+}
+
 /// A disk of a snapshot: an image that nobody writes to any more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrozenDisk {

@@ -89,10 +89,15 @@ impl Task {
     }
 
     /// Runs the step from which on the task can't be cancelled: the last one of a creation, the mark of a deletion, the
-    /// one call that a start stands for. Steps may follow.
-    pub async fn last_step<T>(&self, name: &str, action: impl Future<Output = Result<T>>) -> Result<T> {
+    /// one call that a start stands for. Steps may follow. `undo` is for one that may be cut off in its middle.
+    pub async fn last_step<T>(
+        &self,
+        name: &str,
+        undo: Option<Undo>,
+        action: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.go_on(true)?;
-        self.run_step(name, None, action).await
+        self.run_step(name, undo, action).await
     }
 
     async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {

@@ -33,26 +33,23 @@ pub async fn detach(context: Context, request: DetachNetwork) -> Result<Work<Vm>
     let mac = request.mac.to_lowercase();
     let has_address =
         vm.entry.record.as_ref().is_some_and(|record| record.spec.reserved.iter().any(|one| one.mac == mac));
-    let steps = [
-        (if power == Power::Off { "prepare" } else { "ask-guest" }, true),
-        ("update-definition", true),
-        ("release-address", has_address),
-    ];
+    let steps = [("ask-guest", power != Power::Off), ("update-definition", true), ("release-address", has_address)];
     let steps: Vec<&str> = steps.into_iter().filter(|(_, is_done)| *is_done).map(|(step, _)| step).collect();
     let outline = Outline::of(&steps).on(&vm.node);
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
-        let settle = Undo::SettleNic { node: vm.node.name().to_owned(), vm: vm.id, mac: mac.clone() };
-        let ask = async {
-            if power == Power::Off {
-                return Ok(());
-            }
-            let device = Device::Nic(&mac);
-            let asking = vm::until_let_go(app, &vm, &device, timeout);
-            if task.unless_cancelled(asking).await? { Ok(()) } else { Err(keeps_it(&vm, &mac, timeout)) }
-        };
-        task.step(steps[0], Some(settle), ask).await?;
-        task.last_step("update-definition", async { Ok(vm.node.undefine_nic(vm.id, &mac).await?) }).await?;
+        // With the first step.
+        let mut settle = Some(Undo::SettleNic { node: vm.node.name().to_owned(), vm: vm.id, mac: mac.clone() });
+        if power != Power::Off {
+            let ask = async {
+                let device = Device::Nic(&mac);
+                let asking = vm::until_let_go(app, &vm, &device, timeout);
+                if task.unless_cancelled(asking).await? { Ok(()) } else { Err(keeps_it(&vm, &mac, timeout)) }
+            };
+            task.step("ask-guest", settle.take(), ask).await?;
+        }
+        let undefine = async { Ok(vm.node.undefine_nic(vm.id, &mac).await?) };
+        task.last_step("update-definition", settle, undefine).await?;
         if has_address {
             task.step("release-address", None, interfaces::release_address(app, &vm.node, vm.id, &mac)).await?;
         }
@@ -69,7 +66,8 @@ fn keeps_it(vm: &vm::Subject, mac: &str, timeout: Duration) -> Error {
             timeout.as_secs()
         ),
         hint: "try again when the guest has booted: one that is booting doesn't answer; or detach it while the VM is \
-               off; modify-nic with \"link\": \"down\" cuts it off at once"
+               off; modify-nic with \"link\": \"down\" cuts it off at once; a guest that lets go only later has it \
+               again from its next boot on"
             .to_owned(),
     }
 }

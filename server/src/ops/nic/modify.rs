@@ -42,7 +42,7 @@ pub async fn modify(context: Context, request: ModifyNic) -> Result<Work<NicOfVm
         let app = &task.app;
         let undo = Undo::ChangeNic { node: vm.node.name().to_owned(), vm: vm.id, mac: mac.clone(), change: back };
         let change = async { Ok(vm.node.change_nic(vm.id, &mac, change).await?) };
-        let changed = task.step("change-interface", Some(undo), change).await;
+        let changed = task.last_step("change-interface", Some(undo), change).await;
         changed.map_err(|error| no_traffic_control(error, &vm))?;
         observe::refresh_after(app, &vm.node, vm.id).await;
         reply(app, vm.id, &mac)

@@ -154,7 +154,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
                     Power::Off => SnapshotVmState::Shutoff,
                 },
                 memory,
-                nvram: nvram.as_ref().map(|nvram| nvram::beside(nvram, id)),
+                nvram: nvram.as_ref().map(|nvram| nvram.beside(nvram::file_of(id))),
                 quiesced: false,
                 pause_ms: 0,
                 vm: record.spec.clone(),
@@ -190,9 +190,7 @@ async fn backing(app: &App, node: &Node, volume: &VolumeRecord, seen: Option<Str
 
 /// A fresh image in the same pool.
 pub(in crate::ops) fn overlay_beside(image: &Image) -> Image {
-    let file = format!("{}.qcow2", Uuid::now_v7());
-    let directory = image.path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    Image { pool: image.pool, path: format!("{directory}/{file}"), file }
+    image.beside(format!("{}.qcow2", Uuid::now_v7()))
 }
 
 /// The file for the memory, beside the system disk; there must be room for all of it.
@@ -310,7 +308,7 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     (record.spec.quiesced, record.spec.pause_ms) = (quiesced, pause_ms);
     let ready = app.store.snapshot_is_ready(&record, &moves, last.then_some(task.id));
     match last {
-        true => task.last_step("make-ready", ready).await?,
+        true => task.last_step("make-ready", None, ready).await?,
         false => task.step("make-ready", None, ready).await?,
     }
     layers::sync(app, &moves).await?;

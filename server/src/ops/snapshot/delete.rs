@@ -46,7 +46,7 @@ pub async fn delete(context: Context, request: DeleteSnapshot) -> Result<Work<De
     let outline = Outline::of(&["mark-deleting", "merge-images", "delete-images"]).on(&node);
     Ok(Work::new(target, held, outline, move |task| async move {
         let app = task.app.clone();
-        task.last_step("mark-deleting", app.store.mark_snapshot_deleting(&record)).await?;
+        task.last_step("mark-deleting", None, app.store.mark_snapshot_deleting(&record)).await?;
         let stays = task.step("merge-images", None, merge_images(&app, &node, &record, Some(&task))).await?;
         let deleted = async { Ok(layers::delete_leftovers(&app, &node).await.err().map(|error| error.to_string())) };
         let left = task.step("delete-images", None, deleted).await?;

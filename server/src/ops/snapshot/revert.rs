@@ -159,7 +159,7 @@ async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Mov
         })
         .await?;
     }
-    task.last_step("record-revert", app.store.is_reverted(record, moves, kept.as_ref(), task.id)).await?;
+    task.last_step("record-revert", None, app.store.is_reverted(record, moves, kept.as_ref(), task.id)).await?;
     layers::sync(app, moves).await?;
     observe::refresh_after(app, node, vm).await;
     layers::delete_leftovers_soon(app, node);
@@ -174,7 +174,7 @@ async fn restore_nvram(task: &Task, node: &Node, record: &SnapshotRecord) -> Res
     }
     let (pool, file, at) = (spec.pool, nvram::file_of(record.vm), || node.name().to_owned());
     let now = nvram::of_vm(node, record.vm, spec).await?;
-    let kept = now.as_ref().map(|now| nvram::beside(now, Uuid::now_v7()));
+    let kept = now.map(|now| now.beside(nvram::file_of(Uuid::now_v7())));
     let kept_file = kept.as_ref().map(|kept| kept.file.clone());
     let delete = kept_file.clone().map(|file| Undo::DeleteVolume {
         node: at(),

@@ -289,7 +289,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     }
 
     observe::refresh(app, node, vm).await?;
-    task.last_step("make-ready", async {
+    task.last_step("make-ready", None, async {
         let mut record = draft.record.clone();
         app.store.vm_is_ready(&mut record, task.id).await?;
         app.index.put_record(record);

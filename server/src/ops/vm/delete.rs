@@ -66,7 +66,7 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
     });
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
-        task.last_step("mark-deleting", mark(app, &vm.node, &record, with_volumes, &snapshots)).await?;
+        task.last_step("mark-deleting", None, mark(app, &vm.node, &record, with_volumes, &snapshots)).await?;
         // It was off when it was marked. If somebody has started it outside of Vmyard since, the deletion waits.
         task.step("undefine-domain", None, async { Ok(vm.node.undefine(vm.id).await?) }).await?;
         task.step("delete-system-disk", None, delete_disks(app, &vm.node, vm.id, VolumeRole::System)).await?;

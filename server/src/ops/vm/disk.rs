@@ -34,7 +34,7 @@ pub async fn modify(context: Context, request: ModifyDisk) -> Result<Work<Vm>> {
         let undo =
             Undo::LimitDisk { node: vm.node.name().to_owned(), vm: vm.id, device: device.clone(), limits: before };
         let limit = async { Ok(vm.node.limit_disk(vm.id, &device, limits).await?) };
-        task.step("limit-disk", Some(undo), limit).await?;
+        task.last_step("limit-disk", Some(undo), limit).await?;
         observe::refresh_after(app, &vm.node, vm.id).await;
         app.index.to_wire(vm.id)
     }))

@@ -302,11 +302,11 @@ async fn make(task: Task, draft: Draft) -> Result<ModifiedVm> {
         task.step("plug-memory", Some(undo), async { Ok(node.plug_memory(vm, alias, mib << 10).await?) }).await?;
     }
     if let Some(vcpus) = draft.plug.vcpus {
-        task.last_step("plug-vcpus", async { Ok(node.plug_vcpus(vm, vcpus).await?) }).await?;
+        task.last_step("plug-vcpus", None, async { Ok(node.plug_vcpus(vm, vcpus).await?) }).await?;
     }
     // Before the end: a task that ends only after a restart or a failure tells of the VM what the index has.
     observe::refresh_after(app, node, vm).await;
-    task.last_step("record-change", async {
+    task.last_step("record-change", None, async {
         let mut record = draft.record.clone();
         let reply = serde_json::to_string(&draft.effects)
             .map_err(|error| Error::Internal(format!("write what has taken effect: {error}")))?;

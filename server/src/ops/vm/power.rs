@@ -39,7 +39,7 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let _reservation = reservation;
         let app = &task.app;
-        let started = task.last_step("start-domain", async { Ok(vm.node.start(vm.id).await?) }).await;
+        let started = task.last_step("start-domain", None, async { Ok(vm.node.start(vm.id).await?) }).await;
         observe::refresh_after(app, &vm.node, vm.id).await;
         started?;
         app.index.to_wire(vm.id)
@@ -74,7 +74,7 @@ pub async fn stop(context: Context, request: StopVm) -> Result<Work<StoppedVm>> 
             forced = !off;
         }
         if forced {
-            task.last_step("cut-power", async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
+            task.last_step("cut-power", None, async { Ok(vm.node.cut_power(vm.id).await?) }).await?;
         }
         observe::refresh_after(app, &vm.node, vm.id).await;
         // A domain without a definition is gone when it is off.
@@ -104,7 +104,7 @@ pub async fn reboot(context: Context, request: RebootVm) -> Result<Work<Rebooted
             forced = !went_down;
         }
         if forced {
-            task.last_step("reset", reset(app, &vm)).await?;
+            task.last_step("reset", None, reset(app, &vm)).await?;
         }
         observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(RebootedVm { vm: app.index.to_wire(vm.id)?, forced })
@@ -131,7 +131,7 @@ pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
     }
     let outline = Outline::of(&["pause-domain"]).on(&vm.node);
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
-        task.last_step("pause-domain", async { Ok(vm.node.pause(vm.id).await?) }).await?;
+        task.last_step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))
@@ -147,7 +147,7 @@ pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
     }
     let outline = Outline::of(&["resume-domain"]).on(&vm.node);
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
-        task.last_step("resume-domain", async { Ok(vm.node.resume(vm.id).await?) }).await?;
+        task.last_step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
     }))

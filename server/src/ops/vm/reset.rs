@@ -145,7 +145,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         app.index.put_record(record.clone());
         attachments::sync(app, draft.volume.id).await
     };
-    task.last_step("make-ready", is_reset).await?;
+    task.last_step("make-ready", None, is_reset).await?;
 
     layers::delete_leftovers_soon(app, node);
     if draft.record.spec.firmware == Firmware::Uefi {

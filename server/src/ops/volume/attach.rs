@@ -43,7 +43,8 @@ pub async fn attach(context: Context, request: AttachVolume) -> Result<Work<Volu
         })
         .await?;
         let disk = attachments::disk(&record, &device);
-        let attached = task.last_step("attach-disk", async { Ok(vm.node.attach_disk(vm.id, &disk).await?) }).await;
+        let attached =
+            task.last_step("attach-disk", None, async { Ok(vm.node.attach_disk(vm.id, &disk).await?) }).await;
         attached.map_err(|error| vm::no_port_left(error, vm.entry.name(), "disk"))?;
         observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(VolumeOfVm { vm: app.index.to_wire(vm.id)?, volume: of_id(app, record.id).await? })

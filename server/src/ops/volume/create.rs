@@ -342,7 +342,7 @@ async fn make(
             }
         }
     }
-    task.last_step("make-ready", app.store.volume_is_ready(record.id, task.id)).await?;
+    task.last_step("make-ready", None, app.store.volume_is_ready(record.id, task.id)).await?;
     crate::attachments::sync(app, record.id).await?;
     of_id(app, record.id).await
 }

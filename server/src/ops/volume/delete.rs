@@ -27,7 +27,7 @@ pub async fn delete(context: Context, request: DeleteVolume) -> Result<Work<Dele
     let outline = Outline::of(&["mark-deleting", "delete-image", "forget-volume"]).on(&node);
     Ok(Work::new(target, vec![held], outline, move |task| async move {
         let app = &task.app;
-        task.last_step("mark-deleting", async {
+        task.last_step("mark-deleting", None, async {
             match app.store.mark_volume_deleting(record.id).await? {
                 true => attachments::sync(app, record.id).await,
                 false => Err(Error::InUse(format!("volume {} was given to a VM meanwhile", record.name))),

@@ -70,7 +70,8 @@ pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<Volu
                 })
                 .await?;
         }
-        task.last_step("update-definition", async { Ok(vm.node.undefine_disk(vm.id, &record.path).await?) }).await?;
+        task.last_step("update-definition", None, async { Ok(vm.node.undefine_disk(vm.id, &record.path).await?) })
+            .await?;
         if !free {
             free = !device.is_held(&vm).await?;
         }

@@ -45,7 +45,7 @@ pub async fn resize(context: Context, request: ResizeVolume) -> Result<Work<Volu
     Ok(Work::new(target, held, outline, move |task| async move {
         let app = &task.app;
         // Nothing is lost by what is larger than it was, so there is no way back: it can't be made smaller.
-        task.last_step("resize-image", async {
+        task.last_step("resize-image", None, async {
             match running {
                 Some(vm) => node.resize_disk(vm, &record.path, wanted).await?,
                 None => node.resize_volume(record.pool, &record.file, &record.format, wanted).await?,
