@@ -5,7 +5,10 @@ use crate::{
     volumes::{has, write},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 fn volume(lab: &Lab, name: &str) -> Value {
     lab.ok("create-volume", json!({"name": lab.name(name), "size_gib": 1}))
@@ -296,21 +299,18 @@ fn what_goes_through_is_limited() {
     let data = volume(&lab, "slow-data");
     vm.ok("attach-volume", json!({"volume": data["id"]}));
     let disk = in_guest(&vm, &data);
-    // Seconds that 8 MiB take, through to the disk.
+    // Seconds that 8 MiB take, through to the disk; by our clock, since a guest's loses time where the machine is busy.
     let write = || -> f64 {
-        let line = format!(
-            "read a b </proc/uptime; dd if=/dev/zero of=/dev/{disk} bs=1M count=8 conv=fsync 2>/dev/null; read c d </proc/uptime; echo $a $c"
-        );
-        let times: Vec<f64> = vm.run(&line).split(' ').map(|time| time.parse().unwrap()).collect();
-        times[1] - times[0]
+        let begun = Instant::now();
+        vm.run(&format!("dd if=/dev/zero of=/dev/{disk} bs=1M count=8 conv=fsync 2>/dev/null"));
+        begun.elapsed().as_secs_f64()
     };
-    let before = write();
     let limited = vm.ok("modify-disk", json!({"device": "vdb", "write_bytes_per_s": 1 << 20, "read_iops": 900}));
     let limits = json!({"total_iops": null, "read_iops": 900, "write_iops": null,
         "total_bytes_per_s": null, "read_bytes_per_s": null, "write_bytes_per_s": 1 << 20});
     assert_eq!((&limited["disks"][1]["limits"], &limited["disks"][0]["limits"]), (&limits, &Value::Null));
     let slow = write();
-    assert!(slow > 5.0 && slow > before, "{slow} s, {before} s before");
+    assert!(slow > 5.0, "{slow} s");
     // It stays through snapshots and merges, and what is not named stays.
     vm.ok("create-snapshot", json!({"name": "between"}));
     vm.ok("delete-snapshot", json!({"snapshot": "between"}));
