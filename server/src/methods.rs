@@ -1,7 +1,9 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, iso, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{
+        audit, console, iso, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume,
+    },
     rpc::Table,
 };
 
@@ -42,6 +44,12 @@ pub fn table() -> Table {
         .work(vm::disk::modify)
         .work(iso::attach)
         .work(iso::eject)
+        .open(console::vnc)
+        .open(console::serial)
+        .open(console::screenshot)
+        .open(console::serial_log)
+        .read(console::list_recordings)
+        .work(console::delete_recording)
         .read(volume::list::list)
         .read(volume::list::describe)
         .work(snapshot::create::create)
