@@ -17,6 +17,8 @@ BEYOND_THE_SCHEMA = [
     (r"iso", r"is not an ISO 9660 image|is an image of Vmyard's own"),
     (r"cloud_init", r"has no cloud-init to read it|there is no template with cloud-init"),
     (r"cloud_init\.user", r"is needed for a password or keys"),
+    (r"cloud_init\.ssh_keys\[\d+\]|public_key", r"is no whole OpenSSH public key|is a certificate|is a DSA key|is an RSA key of|of a kind that isn't known"),
+    (r"bits", r"is for RSA keys only"),
     (r"cursor", r"is not one that this method gave"),
     (r"disk_gib", r"must be at least .*, the size of template|is needed without a template"),
     (r"expires_at", r"must be in the future"),
