@@ -11,6 +11,7 @@ pub mod iso;
 pub mod keypair;
 pub mod modify;
 pub mod network;
+pub mod network_config;
 pub mod nic;
 pub mod node;
 pub mod orphan;

@@ -123,6 +123,7 @@ fn vm(name: &str, template: Uuid) -> VmRecord {
             tags: [("ключ".to_owned(), "\"'\\".to_owned())].into(),
             description: "two\nlines".into(),
             user: None,
+            cloud_init: None,
             firmware: Firmware::Uefi,
             reserved: vec![Reserved {
                 network: Uuid::nil(),

@@ -12,6 +12,7 @@ mod attach;
 mod cli;
 mod cli_change;
 mod cli_output;
+mod cloud_init;
 mod crash;
 mod faults;
 mod foreign;
