@@ -2,7 +2,8 @@
 
 use crate::{
     ops::{
-        audit, console, iso, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume,
+        audit, console, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm,
+        volume,
     },
     rpc::Table,
 };
@@ -58,6 +59,11 @@ pub fn table() -> Table {
         .work(snapshot::use_as::create_vm)
         .read(snapshot::list::list)
         .read(snapshot::list::describe)
+        .work(keypair::create)
+        .work(keypair::import)
+        .read(keypair::list)
+        .read(keypair::describe)
+        .work(keypair::delete)
         .work(template::register)
         .read(template::list)
         .read(template::describe)

@@ -1,6 +1,7 @@
 //! The NoCloud seed: <https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>.
 //!
-//! An ISO 9660 image labelled CIDATA with `meta-data` and `user-data`, made in memory. The password is in it as a
+//! An ISO 9660 image labelled CIDATA with `meta-data`, `user-data` and, where they are given, `vendor-data` and `network-config`, made in
+//! memory. The password is in it as a
 //! `$6$` hash only.
 
 use crate::{Error, Result};
@@ -31,6 +32,10 @@ pub struct Seed {
     pub ssh_keys: Vec<String>,
     /// The user's own user-data.
     pub user_data: Option<String>,
+    /// The vendor-data, as it was given.
+    pub vendor_data: Option<String>,
+    /// The network-config, as YAML.
+    pub network_config: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -67,10 +72,10 @@ impl Seed {
     pub fn to_iso(&self) -> Result<Vec<u8>> {
         let file =
             |name: &str, text: String| File::File { name: Arc::new(name.to_owned()), contents: text.into_bytes() };
-        let files = InputFiles {
-            path_separator: PathSeparator::ForwardSlash,
-            files: vec![file("meta-data", self.meta_data()?), file("user-data", self.user_data()?)],
-        };
+        let mut files = vec![file("meta-data", self.meta_data()?), file("user-data", self.user_data()?)];
+        files.extend(self.vendor_data.clone().map(|text| file("vendor-data", text)));
+        files.extend(self.network_config.clone().map(|text| file("network-config", text)));
+        let files = InputFiles { path_separator: PathSeparator::ForwardSlash, files };
         let options = IsoFormatOptions {
             volume_name: "CIDATA".to_owned(),
             sector_size: 2048,
@@ -155,7 +160,8 @@ fn content_type(user_data: &str) -> &'static str {
     }
 }
 
-fn yaml(value: &impl Serialize) -> Result<String> {
+/// A value as YAML.
+pub fn yaml(value: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(value).map_err(|error| Error::Internal(format!("write YAML: {error}")))
 }
 
@@ -203,6 +209,8 @@ mod tests {
             password_hash: Some("$6$salt$hash".into()),
             ssh_keys: vec!["ssh-ed25519 AAAA me: #1".into()],
             user_data: user_data.map(str::to_owned),
+            vendor_data: None,
+            network_config: None,
         }
     }
 
@@ -225,11 +233,50 @@ mod tests {
         assert!(text.lines().all(|line| line.len() < 200));
     }
 
+    /// What the system's own crypt (libxcrypt on Debian, by Perl) makes of a password with a hash's settings.
+    fn crypt(password: &str, hash: &str) -> String {
+        use std::{io::Write, process::*};
+        let program = "binmode STDIN; my $password = join '', <STDIN>; print crypt($password, $ARGV[0])";
+        let mut perl = Command::new("perl")
+            .args(["-e", program, hash])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("perl is in every Debian");
+        perl.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        String::from_utf8(perl.wait_with_output().unwrap().stdout).unwrap()
+    }
+
     #[test]
-    fn hashes_are_what_crypt_takes() {
-        let hash = hash_password("pa$$: 'word\"").unwrap();
-        let salt = hash.split('$').nth(2).unwrap();
-        assert!(hash.starts_with("$6$"), "{hash}");
-        assert!(salt.len() == 16 || salt.starts_with("rounds="), "{hash}");
+    fn hashes_are_what_crypt_makes() {
+        // The longest that crypt takes; with three bytes to a character that many more.
+        let (long, wide) = ("x".repeat(511), "€".repeat(170));
+        for password in [
+            "secret",
+            " ",
+            "pa$$: 'word\"",
+            "$6$salt$hash",
+            "a:b:c",
+            "'\"`$(id)`\"'",
+            "\\n\\0\\",
+            "%s%n#!~",
+            "пароль",
+            "密码 é\u{301}",
+            "\u{1f600}",
+            "\u{7f}\t\u{1}",
+            &long,
+            &wide,
+        ] {
+            let hash = hash_password(password).unwrap();
+            let salt = hash.split('$').nth(2).unwrap();
+            assert!(hash.starts_with("$6$") && (salt.len() == 16 || salt.starts_with("rounds=")), "{hash}");
+            assert_eq!(crypt(password, &hash), hash, "{password:?}");
+            assert_ne!(crypt(&password[..password.len() - password.chars().last().unwrap().len_utf8()], &hash), hash);
+        }
+        for _ in 0..20 {
+            let password = random_text(24).unwrap();
+            let hash = hash_password(&password).unwrap();
+            assert_eq!(crypt(&password, &hash), hash, "{password}");
+        }
     }
 }

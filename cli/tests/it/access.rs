@@ -5,31 +5,34 @@ use api::Time;
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
 
+/// What a server has written into its directory.
+pub const SERVER_FILES: [&str; 3] = ["vmyard.db", "vmyard.db-wal", "server.log"];
+
 /// A server whose one node can't be reached: enough for what needs no VM.
-fn bare() -> (Server, Directory) {
+pub fn bare() -> (Server, Directory) {
     let dir = Directory::new();
     let config = format!("[nodes.local]\nuri = \"qemu+unix:///system?socket={}/none\"\n", dir.path.display());
     fs::write(dir.path.join("vmyard.toml"), config).unwrap();
     (Server::start(&dir.path, &[]), dir)
 }
 
-fn code(answer: &Answer) -> (u16, &str) {
+pub fn code(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.body["code"].as_str().unwrap_or_default())
 }
 
-fn called_with(server: &Server, token: &str, method: &str, body: Value) -> Answer {
+pub fn called_with(server: &Server, token: &str, method: &str, body: Value) -> Answer {
     server.post(method, Some(token), "application/json", body.to_string())
 }
 
 #[track_caller]
-fn ok(server: &Server, method: &str, body: Value) -> Value {
+pub fn ok(server: &Server, method: &str, body: Value) -> Value {
     let answer = server.call(method, body);
     assert_eq!(answer.status, 200, "{method}: {answer:?}");
     answer.body
 }
 
 #[track_caller]
-fn token(server: &Server, name: &str, role: &str) -> String {
+pub fn token(server: &Server, name: &str, role: &str) -> String {
     let made = ok(server, "create-token", json!({"name": name, "role": role}));
     assert_eq!((&made["name"], &made["role"], &made["expired"]), (&json!(name), &json!(role), &json!(false)));
     made["token"].as_str().unwrap().to_owned()
@@ -226,14 +229,14 @@ fn tokens_are_told_once_expire_and_end_at_once() {
         ok(&server, "delete-token", json!({"token": "phoenix"}));
     }
     for secret in [&viewer, &brief, &secret, &server.token.clone()] {
-        is_nowhere(&dir.path, secret);
+        is_nowhere(&dir.path, secret, &SERVER_FILES);
     }
-    is_nowhere(&dir.path, cookie.split_once('=').unwrap().1);
+    is_nowhere(&dir.path, cookie.split_once('=').unwrap().1, &SERVER_FILES);
 }
 
-/// No file of the server's has this secret, but for the administrator's own.
+/// No file below has this secret, but for the administrator's own. These are there.
 #[track_caller]
-fn is_nowhere(dir: &Path, secret: &str) {
+pub fn is_nowhere(dir: &Path, secret: &str, in_place: &[&str]) {
     assert!(secret.len() >= 40, "{secret}");
     let mut folders = vec![dir.to_owned()];
     let mut seen = Vec::new();
@@ -250,7 +253,7 @@ fn is_nowhere(dir: &Path, secret: &str) {
             }
         }
     }
-    for name in ["vmyard.db", "vmyard.db-wal", "server.log"] {
+    for name in in_place {
         assert!(seen.iter().any(|seen| seen == name), "{name} is not there: {seen:?}");
     }
 }
@@ -357,8 +360,8 @@ fn a_session_is_for_pages_of_this_server() {
     };
     assert_eq!((outcomes("accepted"), outcomes("unauthenticated")), (vec![json!("otto"); 3], vec![json!(null); 10]));
     assert_eq!(ok(&server, "list-audit", json!({"method": "sign-out"}))["total"], 1);
-    is_nowhere(&dir.path, &operator);
-    is_nowhere(&dir.path, other.split_once('=').unwrap().1);
+    is_nowhere(&dir.path, &operator, &SERVER_FILES);
+    is_nowhere(&dir.path, other.split_once('=').unwrap().1, &SERVER_FILES);
 }
 
 #[test]

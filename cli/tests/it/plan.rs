@@ -174,6 +174,11 @@ fn what_is_planned_is_done() {
     planned(&lab, seen, "delete-template", json!({"template": "second"}));
     let (plan, _) = planned(&lab, seen, "create-token", json!({"name": "ann", "role": "viewer"}));
     assert!(!plan.to_string().contains("vmy_"), "{plan}");
+    let (plan, _) = planned(&lab, seen, "create-keypair", json!({"name": "ann", "algorithm": "rsa"}));
+    assert!(!plan.to_string().contains("PRIVATE KEY"), "{plan}");
+    let key = lab.ok("describe-keypair", json!({"keypair": "ann"}))["public_key"].clone();
+    planned(&lab, seen, "import-keypair", json!({"name": "twin", "public_key": key}));
+    planned(&lab, seen, "delete-keypair", json!({"keypair": "twin"}));
     planned(&lab, seen, "delete-token", json!({"token": "ann"}));
 
     let second = crate::lab::NodeProcess::start(&lab.dir.path.join("second"));

@@ -8,6 +8,7 @@ pub mod console;
 pub mod copies;
 pub mod find;
 pub mod iso;
+pub mod keypair;
 pub mod network;
 pub mod nic;
 pub mod node;
