@@ -8,12 +8,14 @@
 //! assert_eq!(vm.run("nproc"), "1");
 //! ```
 
+mod browser;
 pub mod fleet;
 mod node;
 pub mod server;
 mod socket;
 mod vm;
 
+pub use browser::{Browser, serve_files};
 pub use node::NodeProcess;
 pub use server::{Answer, Server};
 pub use socket::Socket;
@@ -164,9 +166,14 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> 
 
 /// The tiny template, which `make test` makes.
 pub fn tiny() -> PathBuf {
+    cached("tiny.qcow2", "template")
+}
+
+/// What a target of the Makefile has made.
+pub fn cached(name: &str, target: &str) -> PathBuf {
     let cache = std::env::var_os("VMYARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/vmyard"), PathBuf::from);
-    let path = cache.join("tiny.qcow2");
-    assert!(path.exists(), "{} is missing: make template", path.display());
+    let path = cache.join(name);
+    assert!(path.exists(), "{} is missing: make {target}", path.display());
     path
 }
 
