@@ -23,7 +23,7 @@ fn a_cloud_image_takes_it_all() {
     let user_data = "#cloud-config\nusers:\n- name: second\n  gecos: of the user-data\nruncmd:\n- [sh, -c, 'echo user >>/var/said']\n";
     let vendor_data = "#cloud-config\nusers:\n- name: third\ntimezone: Asia/Shanghai\nwrite_files:\n- {path: /var/vendor, content: vendor}\n";
     let networks = json!([
-        {"network": "default", "addresses": ["10.9.7.7/24", "192.168.122.211/24", "fd00::7/64"], "gateway": "192.168.122.1", "nameservers": ["192.168.122.1"]},
+        {"network": "default", "addresses": ["192.168.123.7/24", "192.168.122.211/24", "fd00::7/64"], "gateway": "192.168.122.1", "nameservers": ["192.168.122.1"]},
         {"network": "default", "addresses": ["10.9.8.7/24"]},
         {"network": "default"},
     ]);

@@ -37,6 +37,8 @@ mod random;
 mod random_snapshots;
 
 mod reset;
+mod screens;
+mod serial;
 mod snapshots;
 mod snapshots_crash;
 mod snapshots_full;
