@@ -13,6 +13,7 @@ mod cli;
 mod cli_change;
 mod cli_output;
 mod cloud_init;
+mod cloud_init_debian;
 mod crash;
 mod faults;
 mod foreign;
