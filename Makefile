@@ -40,11 +40,11 @@ remote := life:: hardware:: plan:: tasks::
 
 .PHONY: test
 test: prepare-test template schemathesis novnc ## Run all tests, with real guests under emulation
-	$(call timed,cargo test --workspace && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
+	$(call timed,cargo test --workspace --no-fail-fast && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
 
 .PHONY: test-full
 test-full: prepare-test template schemathesis novnc ## The same, with the long ones: cloud image, all kill points, long random sequences
-	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace -- --include-ignored)
+	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace --no-fail-fast -- --include-ignored)
 
 # First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
 # that is newer than the server. Only some tests: make test-newer-libvirt tests='snapshots:: volumes::'

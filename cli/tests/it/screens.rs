@@ -1,6 +1,10 @@
 //! Screens of VMs: get-vnc-console with a VNC client and by WebSocket, who is let in, and pictures.
 
-use crate::lab::{Browser, Lab, Socket, TestVm, cached, eventually, serve_files};
+use crate::lab::{
+    Lab, Socket, TestVm,
+    browser::{Browser, serve_files},
+    cached, eventually,
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{

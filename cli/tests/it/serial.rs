@@ -416,6 +416,9 @@ fn by_the_command_line() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        eventually("it watches", Duration::from_secs(60), || {
+            (lab.server.log().matches("status=101").count() == 2).then_some(())
+        });
         keys.write_all(b"\x1d").unwrap();
         assert!(terminal.wait().unwrap().success());
         vm.ok("stop-vm", json!({"force": true}));

@@ -6,6 +6,7 @@
 mod audit;
 mod client_token;
 mod keypair;
+mod leftover;
 mod made;
 mod node;
 mod session;

@@ -8,14 +8,13 @@
 //! assert_eq!(vm.run("nproc"), "1");
 //! ```
 
-mod browser;
+pub mod browser;
 pub mod fleet;
 mod node;
 pub mod server;
 mod socket;
 mod vm;
 
-pub use browser::{Browser, serve_files};
 pub use node::NodeProcess;
 pub use server::{Answer, Server};
 pub use socket::Socket;
