@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 const HOSTNAME_PATTERN: &str =
     "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
 /// What [`check_password`] asks for.
-const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
+pub(crate) const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
 /// What [`check_ssh_key`] asks for.
-const SSH_KEY_PATTERN: &str =
+pub(crate) const SSH_KEY_PATTERN: &str =
     r"^(ssh|ecdsa-sha2|sk-ssh|sk-ecdsa)-[!-~]* [A-Za-z0-9+/=]{17,}( [^\u0000-\u001f\u007f-\u009f]*)?$";
 /// What [`check_user_data`] asks for.
 const USER_DATA_PATTERN: &str = "^(#cloud-config|#cloud-boothook|#include|#part-handler|#!|## template:)";
@@ -79,14 +79,14 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
     Ok(())
 }
 
-fn check_password(value: &str, _: &()) -> garde::Result {
+pub(crate) fn check_password(value: &str, _: &()) -> garde::Result {
     if value.chars().any(|c| matches!(c, '\n' | '\r' | '\0')) {
         return Err(garde::Error::new("must not have a line break or a NUL: no login could type it"));
     }
     Ok(())
 }
 
-fn check_ssh_key(value: &str, _: &()) -> garde::Result {
+pub(crate) fn check_ssh_key(value: &str, _: &()) -> garde::Result {
     let mut parts = value.split_whitespace();
     let kind = parts.next().unwrap_or_default();
     let body = parts.next().unwrap_or_default();

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod cloud_init;
+pub mod credential;
 pub mod disk;
 pub mod iso;
 pub mod modify;

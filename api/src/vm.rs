@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use crate::{Access, CloudInit, Rpc, Time, disk::Disk, nic::Nic, rules};
+use crate::{Access, CloudInit, Rpc, Time, credential::CredentialCheck, disk::Disk, nic::Nic, rules};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub struct Vm {
     pub usage: Option<Usage>,
     /// The user that cloud-init sets up, when one was given.
     pub user: Option<String>,
+    /// Resets of passwords and keys that wait for its next boot, and what came of them (describe-vm only).
+    pub credential_checks: Vec<CredentialCheck>,
     /// Whether Vmyard made it (or adopted it); others can be listed, started and stopped.
     pub managed: bool,
     /// Whether the row may be out of date: its node doesn't answer.

@@ -8,6 +8,7 @@ use crate::{
     claims::Claims,
     config::Config,
     copies::Copies,
+    credential_checks::CredentialChecks,
     index::Index,
     later::Later,
     nodes::{Member, Nodes},
@@ -54,6 +55,8 @@ pub struct Parts {
     pub copies: Copies,
     /// What is tried again after a while.
     pub later: Later,
+    /// The resets of credentials that wait for a boot.
+    pub credential_checks: CredentialChecks,
     /// The tasks at work.
     pub tasks: Tasks,
     /// Whether what the last server left has been looked at.

@@ -16,6 +16,8 @@ pub fn table() -> Table {
         .work(vm::power::resume)
         .work(vm::modify::modify)
         .work(vm::reset::reset)
+        .work(vm::credential::password::reset)
+        .work(vm::credential::keypair::reset)
         .work(vm::delete::delete)
         .read(vm::list::list)
         .read(vm::describe::describe)

@@ -7,6 +7,7 @@ use crate::{
     auth,
     config::NodeSettings,
     copies::Copies,
+    credential_checks::CredentialChecks,
     housekeeping,
     index::Index,
     methods,
@@ -99,6 +100,7 @@ async fn start(mut config: Config) -> Result<App> {
     }
     let (vms, volumes) = (store.vms().await?, store.volumes().await?);
     let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
+    let credential_checks = CredentialChecks::new(store.credential_checks().await?);
     let app = App::new(Parts {
         config,
         store,
@@ -107,6 +109,7 @@ async fn start(mut config: Config) -> Result<App> {
         events: sender,
         copies: Copies::default(),
         later: crate::later::Later::default(),
+        credential_checks,
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),
         started_at: api::Time::now(),

@@ -2,11 +2,13 @@
 //! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] and [`qemu`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
 //! XML for them).
 
+mod agent;
 mod boot;
 mod cdrom;
 mod commit;
 mod disks;
 mod edits;
+mod guest_files;
 mod layers;
 mod left_images;
 mod limits;
@@ -19,7 +21,9 @@ mod resize;
 mod spec;
 mod view;
 
+pub use agent::is_no_user;
 pub use boot::{BootDevice, BootPlaces};
+pub use cdrom::Drive;
 pub use commit::Merge;
 pub use disks::{DataDisk, DomainDisks};
 pub use layers::{Freeze, Switch};

@@ -149,6 +149,7 @@ impl Entry {
             networks: view.map(|view| nics(view, spec)).unwrap_or_default(),
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
+            credential_checks: Vec::new(),
             managed: record.is_some(),
             stale: !node_up || seen.is_some_and(|seen| seen.silent),
             observed_at: seen.map(|seen| seen.at),

@@ -5,6 +5,7 @@
 
 mod audit;
 mod client_token;
+mod credential_check;
 mod made;
 mod node;
 mod session;
@@ -17,6 +18,7 @@ mod volume;
 
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
+pub use credential_check::{Boot, CheckRecord};
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
 pub use session::SessionRecord;
@@ -160,6 +162,7 @@ fn migrations() -> Migrator {
         step(5, "volume phase", include_str!("../../migrations/0005_volume_phase.sql")),
         step(6, "snapshot", include_str!("../../migrations/0006_snapshot.sql")),
         step(7, "made", include_str!("../../migrations/0007_made.sql")),
+        step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
     ])
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod fleet;
+pub mod login;
 mod node;
 pub mod server;
 mod vm;
@@ -162,9 +163,14 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> 
 
 /// The tiny template, which `make test` makes.
 pub fn tiny() -> PathBuf {
+    cached("tiny.qcow2", "make template")
+}
+
+/// A file of the cache, which this makes.
+pub fn cached(name: &str, made_by: &str) -> PathBuf {
     let cache = std::env::var_os("VMYARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/vmyard"), PathBuf::from);
-    let path = cache.join("tiny.qcow2");
-    assert!(path.exists(), "{} is missing: make template", path.display());
+    let path = cache.join(name);
+    assert!(path.exists(), "{} is missing: {made_by}", path.display());
     path
 }
 

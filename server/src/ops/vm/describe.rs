@@ -1,6 +1,6 @@
 //! Describing one VM.
 
-use crate::{Context, Error, Result, observe};
+use crate::{App, Context, Error, Result, observe};
 use api::{
     Access, Rpc,
     nic::{AddressSource, NicAddress},
@@ -8,6 +8,7 @@ use api::{
 };
 use hypervisor::domain::{self, Address, Power};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How long the node may take before the answer comes from the index alone.
 const FRESH: Duration = Duration::from_secs(2);
@@ -29,7 +30,7 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
             addresses.extend([lease, arp].into_iter().flatten().flatten().flatten());
         }
     }
-    let mut vm = app.index.to_wire(id)?;
+    let mut vm = with_checks(app, id)?;
     if let Some(seen) = app.index.get(id).and_then(|entry| entry.seen) {
         addresses.extend(seen.agent_addresses);
         vm.usage = seen.usage;
@@ -41,6 +42,11 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         nic.addresses.dedup();
     }
     Ok(vm)
+}
+
+/// The VM with the resets of credentials that wait for its boot.
+pub(super) fn with_checks(app: &App, id: Uuid) -> Result<Vm> {
+    Ok(Vm { credential_checks: app.credential_checks.of(id), ..app.index.to_wire(id)? })
 }
 
 fn to_wire(address: &Address) -> NicAddress {

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod create;
+pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod disk;
