@@ -33,7 +33,7 @@ fn booted(vm: &TestVm<'_>) {
         (vm.lab.server.call("reset-vm-password", reset.clone()).status == 200).then_some(())
     });
     eventually("cloud-init is done", BOOT, || {
-        (vm.run("ls /run/cloud-init/result.json 2>/dev/null || :") != "").then_some(())
+        (!vm.run("ls /run/cloud-init/result.json 2>/dev/null || :").is_empty()).then_some(())
     });
 }
 
