@@ -1,6 +1,6 @@
 //! What cloud-init is given.
 
-use crate::rules;
+use crate::{rules, ssh_key};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,6 @@ const HOSTNAME_PATTERN: &str =
     "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
 /// What [`check_password`] asks for.
 pub(crate) const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
-/// What [`check_ssh_key`] asks for.
-pub(crate) const SSH_KEY_PATTERN: &str =
-    r"^(ssh|ecdsa-sha2|sk-ssh|sk-ecdsa)-[!-~]* [A-Za-z0-9+/=]{17,}( [^\u0000-\u001f\u007f-\u009f]*)?$";
 /// What [`check_user_data`] asks for.
 const USER_DATA_PATTERN: &str = "^(#cloud-config|#cloud-boothook|#include|#part-handler|#!|## template:)";
 
@@ -34,9 +31,14 @@ pub struct CloudInit {
     pub password: Option<String>,
     /// OpenSSH public keys for that user.
     #[serde(default)]
-    #[garde(length(max = 64), inner(custom(check_ssh_key)))]
-    #[schemars(inner(length(max = 16_384), regex(pattern = SSH_KEY_PATTERN)))]
+    #[garde(length(max = 64), inner(custom(ssh_key::public_key)))]
+    #[schemars(inner(length(max = 16_384), regex(pattern = ssh_key::PATTERN)))]
     pub ssh_keys: Vec<String>,
+    /// Keypairs (create-keypair, import-keypair) whose public keys that user gets as well, by name or id.
+    #[serde(default)]
+    #[garde(length(max = 64), inner(custom(rules::reference)))]
+    #[schemars(inner(regex(pattern = rules::REFERENCE_PATTERN)))]
+    pub keypairs: Vec<String>,
     /// The user's own user-data (`#cloud-config`, `#!`, …; no MIME), at most 256 KiB. Its lists are appended to Vmyard's.
     #[garde(inner(length(max = 262_144), custom(check_user_data)))]
     #[schemars(length(max = 262_144), regex(pattern = USER_DATA_PATTERN))]
@@ -82,18 +84,6 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
 pub(crate) fn check_password(value: &str, _: &()) -> garde::Result {
     if value.chars().any(|c| matches!(c, '\n' | '\r' | '\0')) {
         return Err(garde::Error::new("must not have a line break or a NUL: no login could type it"));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_ssh_key(value: &str, _: &()) -> garde::Result {
-    let mut parts = value.split_whitespace();
-    let kind = parts.next().unwrap_or_default();
-    let body = parts.next().unwrap_or_default();
-    let kind_ok = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"].iter().any(|prefix| kind.starts_with(prefix));
-    let body_ok = body.len() > 16 && body.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='));
-    if !kind_ok || !body_ok || value.len() > 16_384 || value.chars().any(char::is_control) {
-        return Err(garde::Error::new("must be an OpenSSH public key on one line: 'ssh-ed25519 AAAA… comment'"));
     }
     Ok(())
 }

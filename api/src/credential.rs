@@ -2,8 +2,8 @@
 
 use crate::{
     Access, Rpc, Time,
-    cloud_init::{PASSWORD_PATTERN, SSH_KEY_PATTERN, check_password, check_ssh_key},
-    rules,
+    cloud_init::{PASSWORD_PATTERN, check_password},
+    rules, ssh_key,
     vm::Vm,
 };
 use garde::Validate;
@@ -238,11 +238,16 @@ pub struct ResetVmKeypair {
     #[garde(custom(check_user))]
     #[schemars(regex(pattern = USER_PATTERN))]
     pub user: String,
-    /// OpenSSH public keys, at least one.
+    /// OpenSSH public keys. At least one key is needed, here or in `keypairs`.
     #[serde(default)]
-    #[garde(length(max = 64), inner(custom(check_ssh_key)))]
-    #[schemars(length(max = 64), inner(length(max = 16_384), regex(pattern = SSH_KEY_PATTERN)))]
+    #[garde(length(max = 64), inner(custom(ssh_key::public_key)))]
+    #[schemars(length(max = 64), inner(length(max = 16_384), regex(pattern = ssh_key::PATTERN)))]
     pub ssh_keys: Vec<String>,
+    /// Keypairs (create-keypair, import-keypair) whose public keys the user gets, by name or id.
+    #[serde(default)]
+    #[garde(length(max = 64), inner(custom(rules::reference)))]
+    #[schemars(length(max = 64), inner(regex(pattern = rules::REFERENCE_PATTERN)))]
+    pub keypairs: Vec<String>,
     /// How; `auto` when absent.
     #[serde(default)]
     #[garde(skip)]

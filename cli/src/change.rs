@@ -8,7 +8,7 @@ use crate::{
     plan,
 };
 use api::{Rpc, plan::Planned};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 
 /// What every verb that changes something takes.
@@ -25,24 +25,32 @@ pub struct Change {
 impl Change {
     /// Calls the method and prints what came of it.
     pub fn run<R: Rpc>(&self, client: &Client, output: Output, request: &R) -> Result<(), Failure> {
+        match self.call(client, output, request)? {
+            Some(reply) => output.answer(&reply, || outcome::text(R::NAME, &reply)),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls the method. What was only planned or begun is printed, and there is no reply.
+    pub fn call<R: Rpc>(&self, client: &Client, output: Output, request: &R) -> Result<Option<Value>, Failure> {
         let mut body = to_json(request)?;
         if self.plan {
             body["plan"] = json!(true);
             let reply = client.call_json(R::NAME, &body)?;
             let planned: Planned = from_json(reply.clone())?;
-            return output.answer(&reply, || plan::text(&planned.plan));
+            return output.answer(&reply, || plan::text(&planned.plan)).map(|()| None);
         }
         if self.no_wait {
             body["wait"] = json!(false);
             let answer = client.send(R::NAME, &body)?;
             let task = answer.task()?;
-            return output.answer(&answer.body, || task.to_string());
+            return output.answer(&answer.body, || task.to_string()).map(|()| None);
         }
         // Somebody who looks on wants to see how it goes on; nobody else needs more than one request.
         let reply = match std::io::stderr().is_terminal() {
             true => follow::call(client, R::NAME, body)?,
             false => client.call_json(R::NAME, &body)?,
         };
-        output.answer(&reply, || outcome::text(R::NAME, &reply))
+        Ok(Some(reply))
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     Cli,
     client::{Client, Server},
+    keypair,
     lists::Kind,
     network, node, orphan, pool, task, template, token, vm, volume,
 };
@@ -55,6 +56,11 @@ pub fn volumes(begun: &OsStr) -> Vec<CompletionCandidate> {
 /// Orphans, by path or UUID.
 pub fn orphans(begun: &OsStr) -> Vec<CompletionCandidate> {
     names(begun, &orphan::KIND, json!({}), "id", "kind")
+}
+
+/// Keypairs.
+pub fn keypairs(begun: &OsStr) -> Vec<CompletionCandidate> {
+    names(begun, &keypair::KIND, json!({}), "name", "fingerprint")
 }
 
 /// Tokens.

@@ -10,6 +10,7 @@ mod failure;
 mod follow;
 mod human;
 mod iso;
+mod keypair;
 mod lists;
 mod network;
 mod nic;
@@ -85,6 +86,9 @@ enum Verb {
     /// List or delete what is left over on the nodes
     #[command(subcommand)]
     Orphan(orphan::Verb),
+    /// Work with SSH keypairs, for the users of VMs
+    #[command(subcommand)]
+    Keypair(keypair::Verb),
     /// List, make or delete tokens: who may call, and what
     #[command(subcommand)]
     Token(token::Verb),
@@ -131,6 +135,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),
         Verb::Orphan(verb) => orphan::run(client, output, verb),
+        Verb::Keypair(verb) => keypair::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
         Verb::Serve(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),

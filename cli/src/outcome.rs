@@ -6,6 +6,7 @@ use api::{
     Rpc,
     disk::ModifyDisk,
     iso::{AttachIso, EjectIso},
+    keypair::{CreateKeypair, DeleteKeypair, ImportKeypair},
     modify::{ModifyVmSpec, ResetVmSystem},
     nic::{AttachNetwork, DetachNetwork, ModifyNic},
     orphan::CleanOrphans,
@@ -90,6 +91,13 @@ pub fn text(method: &str, reply: &Value) -> String {
             None => format!("snapshot {} is deleted", of(reply, "name")),
         },
         CleanOrphans::NAME => cleaned(reply),
+        // The private key alone, so that a file gets it as it is.
+        CreateKeypair::NAME => match reply["private_key"].as_str() {
+            Some(key) => key.to_owned(),
+            None => format!("keypair {} is made; its private key is not told any more", of(reply, "name")),
+        },
+        ImportKeypair::NAME => format!("keypair {} ({}) is imported", of(reply, "name"), of(reply, "fingerprint")),
+        DeleteKeypair::NAME => format!("keypair {} is deleted", of(reply, "name")),
         // The secret alone, so that a script has it as it is.
         CreateToken::NAME => match reply["token"].as_str() {
             Some(secret) => secret.to_owned(),

@@ -1,7 +1,9 @@
 //! The method table: one line a method.
 
 use crate::{
-    ops::{audit, iso, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume},
+    ops::{
+        audit, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume,
+    },
     rpc::Table,
 };
 
@@ -52,6 +54,11 @@ pub fn table() -> Table {
         .work(snapshot::use_as::create_vm)
         .read(snapshot::list::list)
         .read(snapshot::list::describe)
+        .work(keypair::create)
+        .work(keypair::import)
+        .read(keypair::list)
+        .read(keypair::describe)
+        .work(keypair::delete)
         .work(template::register)
         .read(template::list)
         .read(template::describe)

@@ -12,9 +12,9 @@ use server::{
     Error,
     config::NodeSettings,
     store::{
-        AuditFilter, AuditRecord, ClientToken, CopyRecord, Made, NodeRecord, Reserved, SessionRecord, Store,
-        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
-        VolumeRecord, VolumeRole,
+        AuditFilter, AuditRecord, ClientToken, CopyRecord, KeypairRecord, Made, NodeRecord, Reserved, SessionRecord,
+        Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec,
+        VolumePhase, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -268,7 +268,27 @@ async fn behaves(store: &Store) {
     let found = store.token("h").await.unwrap().unwrap();
     assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
     assert!(store.token("other").await.unwrap().is_none());
+    keypairs(store).await;
     journal(store).await;
+}
+
+async fn keypairs(store: &Store) {
+    let keypair = |name: &str| KeypairRecord {
+        id: Uuid::now_v7(),
+        name: name.into(),
+        public_key: "ssh-ed25519 AAAA ü".into(),
+        created_at: Time(4),
+    };
+    let web = keypair("Web");
+    store.insert_keypair(&web).await.unwrap();
+    assert!(matches!(store.insert_keypair(&keypair("wEB")).await, Err(Error::AlreadyExists { .. })));
+    for reference in ["WEB", &web.id.to_string().to_uppercase()] {
+        assert_eq!(store.keypair(reference).await.unwrap().as_ref(), Some(&web));
+    }
+    assert_eq!(store.keypairs().await.unwrap(), std::slice::from_ref(&web));
+    store.forget_keypair(web.id).await.unwrap();
+    store.forget_keypair(web.id).await.unwrap();
+    assert_eq!(store.keypair("web").await.unwrap(), None);
 }
 
 /// A VM's name and spec are changed with the end of the journal, or neither.

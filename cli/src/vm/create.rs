@@ -73,6 +73,9 @@ pub struct Args {
     /// A file with an OpenSSH public key for that user; may be repeated
     #[arg(long = "ssh-key", value_name = "FILE")]
     ssh_keys: Vec<String>,
+    /// A keypair whose public key that user gets, by name or id; may be repeated
+    #[arg(long = "keypair", value_name = "KEYPAIR", add = ArgValueCompleter::new(complete::keypairs))]
+    keypairs: Vec<String>,
     /// A file with cloud-init user-data
     #[arg(long, value_name = "FILE")]
     user_data: Option<String>,
@@ -128,6 +131,7 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
         user: args.user,
         password,
         ssh_keys: args.ssh_keys.iter().map(read).collect::<Result<_, _>>()?,
+        keypairs: args.keypairs,
         user_data: args
             .user_data
             .as_ref()
@@ -138,6 +142,7 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
         || cloud_init.user.is_some()
         || cloud_init.password.is_some()
         || !cloud_init.ssh_keys.is_empty()
+        || !cloud_init.keypairs.is_empty()
         || cloud_init.user_data.is_some();
     let request = CreateVm {
         name: args.name,

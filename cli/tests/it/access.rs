@@ -6,30 +6,30 @@ use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
 
 /// A server whose one node can't be reached: enough for what needs no VM.
-fn bare() -> (Server, Directory) {
+pub fn bare() -> (Server, Directory) {
     let dir = Directory::new();
     let config = format!("[nodes.local]\nuri = \"qemu+unix:///system?socket={}/none\"\n", dir.path.display());
     fs::write(dir.path.join("vmyard.toml"), config).unwrap();
     (Server::start(&dir.path, &[]), dir)
 }
 
-fn code(answer: &Answer) -> (u16, &str) {
+pub fn code(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.body["code"].as_str().unwrap_or_default())
 }
 
-fn called_with(server: &Server, token: &str, method: &str, body: Value) -> Answer {
+pub fn called_with(server: &Server, token: &str, method: &str, body: Value) -> Answer {
     server.post(method, Some(token), "application/json", body.to_string())
 }
 
 #[track_caller]
-fn ok(server: &Server, method: &str, body: Value) -> Value {
+pub fn ok(server: &Server, method: &str, body: Value) -> Value {
     let answer = server.call(method, body);
     assert_eq!(answer.status, 200, "{method}: {answer:?}");
     answer.body
 }
 
 #[track_caller]
-fn token(server: &Server, name: &str, role: &str) -> String {
+pub fn token(server: &Server, name: &str, role: &str) -> String {
     let made = ok(server, "create-token", json!({"name": name, "role": role}));
     assert_eq!((&made["name"], &made["role"], &made["expired"]), (&json!(name), &json!(role), &json!(false)));
     made["token"].as_str().unwrap().to_owned()
@@ -233,7 +233,7 @@ fn tokens_are_told_once_expire_and_end_at_once() {
 
 /// No file of the server's has this secret, but for the administrator's own.
 #[track_caller]
-fn is_nowhere(dir: &Path, secret: &str) {
+pub fn is_nowhere(dir: &Path, secret: &str) {
     assert!(secret.len() >= 40, "{secret}");
     let mut folders = vec![dir.to_owned()];
     let mut seen = Vec::new();

@@ -41,7 +41,8 @@ fn a_password_and_a_key_by_the_agent() {
     assert_eq!(weak["warnings"].as_array().unwrap().len(), 3, "{weak}");
     assert!(vm.serial_login("alice", "alice"));
 
-    let keys = json!({"user": "alice", "ssh_keys": [new.public]});
+    lab.ok("import-keypair", json!({"name": "new", "public_key": new.public}));
+    let keys = json!({"user": "alice", "ssh_keys": [new.public], "keypairs": ["new"]});
     let reset = vm.ok("reset-vm-keypair", keys);
     assert_eq!((&reset["method"], &reset["verified"]), (&json!("guest-agent"), &json!(true)));
     assert_eq!(reset["ssh_keys"], json!([new.public]));
@@ -82,6 +83,7 @@ fn what_cannot_be_reset_is_told() {
     for bad in [json!([]), json!(["nonsense"])] {
         vm.err("reset-vm-keypair", json!({"user": "alice", "ssh_keys": bad}), 400, "invalid");
     }
+    vm.err("reset-vm-keypair", json!({"user": "alice", "keypairs": ["none"]}), 404, "not_found");
     vm.err("reset-vm-password", password(json!({"method": "magic"})), 400, "invalid");
     lab.err("reset-vm-password", json!({"vm": "none", "user": "alice"}), 404, "not_found");
 

@@ -26,22 +26,7 @@ fn a_login_with_the_password_and_with_the_key() {
     assert_eq!(vm.run("hostname"), "named");
     assert_eq!(vm.run("cat /var/mine"), "it's mine");
 
-    let address = vm.address();
-    let target = format!("alice@{address}");
-    let common = [
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-        "-o",
-        "LogLevel=ERROR",
-        "-o",
-        "ConnectTimeout=30",
-    ];
-    let ssh = |env: &[(&str, &str)], more: &[&str]| {
-        let args = [&["ssh"][..], &common, more, &[&target, "id -un; cat /proc/uptime"]].concat();
-        lab.node.inside(env, &args)
-    };
+    let ssh = |env: &[(&str, &str)], options: &[&str]| vm.ssh("alice", env, options, "id -un; cat /proc/uptime");
     let (ok, text) = ssh(&[], &["-i", &key, "-o", "BatchMode=yes"]);
     assert!(ok && text.starts_with("alice"), "{text}");
 

@@ -24,6 +24,7 @@ mod hardware;
 mod http;
 mod isos;
 mod kept;
+mod keypairs;
 mod life;
 mod list;
 mod modify;

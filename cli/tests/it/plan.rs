@@ -113,7 +113,7 @@ fn what_is_planned_is_done() {
     assert_eq!(plan["steps"].as_array().unwrap().len(), 4, "{plan}");
     let mut keys = user;
     keys["ssh_keys"] =
-        json!(["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMn0fcKPpsBgR3mXo2KLNDDBhzTnPaCdmCWs2cUP6q0Y planned"]);
+        json!(["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti planned"]);
     planned(&lab, seen, "reset-vm-keypair", keys);
     at_boot["reboot"] = json!(true);
     planned(&lab, seen, "reset-vm-password", at_boot);
@@ -192,6 +192,11 @@ fn what_is_planned_is_done() {
     planned(&lab, seen, "delete-template", json!({"template": "second"}));
     let (plan, _) = planned(&lab, seen, "create-token", json!({"name": "ann", "role": "viewer"}));
     assert!(!plan.to_string().contains("vmy_"), "{plan}");
+    let (plan, _) = planned(&lab, seen, "create-keypair", json!({"name": "ann", "algorithm": "rsa"}));
+    assert!(!plan.to_string().contains("PRIVATE KEY"), "{plan}");
+    let key = lab.ok("describe-keypair", json!({"keypair": "ann"}))["public_key"].clone();
+    planned(&lab, seen, "import-keypair", json!({"name": "twin", "public_key": key}));
+    planned(&lab, seen, "delete-keypair", json!({"keypair": "twin"}));
     planned(&lab, seen, "delete-token", json!({"token": "ann"}));
 
     let second = crate::lab::NodeProcess::start(&lab.dir.path.join("second"));

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod copies;
 pub mod find;
 pub mod iso;
+pub mod keypair;
 pub mod network;
 pub mod nic;
 pub mod node;

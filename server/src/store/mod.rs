@@ -6,6 +6,7 @@
 mod audit;
 mod client_token;
 mod credential_check;
+mod keypair;
 mod made;
 mod node;
 mod session;
@@ -19,6 +20,7 @@ mod volume;
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
+pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
 pub use session::SessionRecord;
@@ -162,6 +164,7 @@ fn migrations() -> Migrator {
         step(5, "volume phase", include_str!("../../migrations/0005_volume_phase.sql")),
         step(6, "snapshot", include_str!("../../migrations/0006_snapshot.sql")),
         step(7, "made", include_str!("../../migrations/0007_made.sql")),
+        step(8, "keypair", include_str!("../../migrations/0008_keypair.sql")),
         step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
     ])
 }

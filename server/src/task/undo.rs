@@ -204,6 +204,11 @@ pub enum Undo {
         /// The template.
         template: Uuid,
     },
+    /// Forgets a keypair that was made or imported.
+    ForgetKeypair {
+        /// The keypair.
+        keypair: Uuid,
+    },
     /// Forgets a token that was made.
     ForgetToken {
         /// The token.
@@ -274,6 +279,7 @@ impl Undo {
             | Undo::SwitchBack { .. }
             | Undo::ReleaseAddress { .. }
             | Undo::ForgetTemplate { .. }
+            | Undo::ForgetKeypair { .. }
             | Undo::ForgetToken { .. }
             | Undo::RestoreSizes { .. }
             | Undo::RestoreLabels { .. }
@@ -396,6 +402,7 @@ impl Undo {
                 crate::observe::refresh_after(app, &node, *vm).await;
             }
             Undo::ForgetTemplate { template } => app.store.forget_template(*template).await?,
+            Undo::ForgetKeypair { keypair } => app.store.forget_keypair(*keypair).await?,
             Undo::ForgetToken { token } => app.store.forget_token(*token).await?,
             Undo::DropLookupPool { node, pool } => settled(app, node, None)?.drop_lookup_pool(pool).await?,
         }

@@ -109,6 +109,15 @@ impl<'a> TestVm<'a> {
         output("out-data")
     }
 
+    /// Runs a line in the guest through ssh, from its network's host. Returns whether it went well, and what was printed.
+    pub fn ssh(&self, user: &str, env: &[(&str, &str)], options: &[&str], line: &str) -> (bool, String) {
+        let target = format!("{user}@{}", self.address());
+        let common =
+            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=30"];
+        let common = common.iter().flat_map(|option| ["-o", option]).collect::<Vec<_>>();
+        self.lab.node.inside(env, &[&["ssh"][..], &common, options, &[&target, line]].concat())
+    }
+
     /// Forces it off and deletes it.
     #[track_caller]
     pub fn delete(self) {

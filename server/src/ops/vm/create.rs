@@ -10,7 +10,7 @@ use crate::{
     attachments,
     claims::Claim,
     nvram, observe,
-    ops::{copies, template},
+    ops::{copies, keypair, template},
     seed::{Seed, hash_password},
     seeds,
     store::{
@@ -146,7 +146,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
     if boot.contains(&BootDevice::Network) && specs.is_empty() {
         return Err(Error::field("boot_order", "names network, and the VM has no interface"));
     }
-    let seed = seed(id, &request, template.as_ref())?;
+    let seed = seed(app, id, &request, template.as_ref()).await?;
     let record = VmRecord {
         id,
         domain: format!("{}-{}", request.name, &id.simple().to_string()[..8]),
@@ -405,7 +405,7 @@ pub(super) fn boot_device(device: api::vm::BootDevice) -> BootDevice {
 }
 
 /// The seed, with the password hashed; from here on nobody has it in the clear.
-fn seed(vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Result<Option<Seed>> {
+async fn seed(app: &App, vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Result<Option<Seed>> {
     let given = request.cloud_init.clone().unwrap_or_default();
     let Some(template) = template else {
         return match request.cloud_init {
@@ -422,7 +422,8 @@ fn seed(vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Resu
         };
     }
     let user = given.user.or(template.spec.default_user.clone());
-    let for_nobody = user.is_none() && (given.password.is_some() || !given.ssh_keys.is_empty());
+    let keys = keypair::authorized(app, "cloud_init.", &given.ssh_keys, &given.keypairs).await?;
+    let for_nobody = user.is_none() && (given.password.is_some() || !keys.is_empty());
     if for_nobody {
         return Err(Error::field(
             "cloud_init.user",
@@ -435,7 +436,7 @@ fn seed(vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Resu
         hostname: given.hostname.unwrap_or_else(|| hostname(&request.name)),
         user,
         password_hash: given.password.as_deref().map(hash_password).transpose()?,
-        ssh_keys: given.ssh_keys,
+        ssh_keys: keys.into_iter().map(|key| key.line).collect(),
         user_data: given.user_data,
     }))
 }
