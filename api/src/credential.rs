@@ -25,6 +25,8 @@ pub enum ResetMethod {
     GuestAgent,
     /// By cloud-init, when the guest boots the next time.
     CloudInit,
+    /// By virt-customize, in the disk of a VM that is off.
+    VirtCustomize,
 }
 
 /// How a password or keys were reset, or tried to be.
@@ -35,6 +37,8 @@ pub enum CredentialMethod {
     GuestAgent,
     /// By cloud-init, when the guest boots.
     CloudInit,
+    /// By virt-customize, in the VM's disk.
+    VirtCustomize,
 }
 
 impl CredentialMethod {
@@ -43,6 +47,7 @@ impl CredentialMethod {
         match self {
             CredentialMethod::GuestAgent => "guest-agent",
             CredentialMethod::CloudInit => "cloud-init",
+            CredentialMethod::VirtCustomize => "virt-customize",
         }
     }
 }

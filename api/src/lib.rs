@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cloud_init;
 pub mod credential;
 pub mod disk;
+pub mod guest;
 pub mod iso;
 pub mod keypair;
 pub mod modify;

@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use crate::{Access, CloudInit, Rpc, Time, credential::CredentialCheck, disk::Disk, nic::Nic, rules};
+use crate::{Access, CloudInit, Rpc, Time, credential::CredentialCheck, disk::Disk, guest::GuestInfo, nic::Nic, rules};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,10 @@ pub struct Vm {
     pub user: Option<String>,
     /// Resets of passwords and keys that wait for its next boot, and what came of them (describe-vm only).
     pub credential_checks: Vec<CredentialCheck>,
+    /// What the guest's agent tells (describe-vm with `guest_info` only).
+    pub guest: Option<GuestInfo>,
+    /// Why it tells nothing, where it was asked.
+    pub guest_unavailable: Option<String>,
     /// Whether Vmyard made it (or adopted it); others can be listed, started and stopped.
     pub managed: bool,
     /// Whether the row may be out of date: its node doesn't answer.
@@ -469,6 +473,10 @@ pub struct DescribeVm {
     #[garde(custom(rules::reference))]
     #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
+    /// Whether to ask the guest's agent what goes on in the guest (`guest`); it has 8 s to tell.
+    #[serde(default)]
+    #[garde(skip)]
+    pub guest_info: bool,
 }
 
 impl Rpc for DescribeVm {

@@ -17,7 +17,7 @@ BEYOND_THE_SCHEMA = [
     (r"iso", r"is not an ISO 9660 image|is an image of Vmyard's own"),
     (r"cloud_init", r"has no cloud-init to read it|there is no template with cloud-init"),
     (r"cloud_init\.user", r"is needed for a password or keys"),
-    (r"cloud_init\.ssh_keys\[\d+\]|public_key", r"is no whole OpenSSH public key|is a certificate|is a DSA key|is an RSA key of|of a kind that isn't known"),
+    (r"(cloud_init\.)?ssh_keys\[\d+\]|public_key", r"is no whole OpenSSH public key|is a certificate|is a DSA key|is an RSA key of|of a kind that isn't known"),
     (r"bits", r"is for RSA keys only"),
     (r"ssh_keys", r"needs at least one key, or keypairs|together for cloud-init"),
     (r"user", r"must be a Unix user name"),

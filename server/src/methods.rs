@@ -20,6 +20,7 @@ pub fn table() -> Table {
         .work(vm::reset::reset)
         .work(vm::credential::password::reset)
         .work(vm::credential::keypair::reset)
+        .work(vm::exec::exec)
         .work(vm::delete::delete)
         .read(vm::list::list)
         .read(vm::describe::describe)

@@ -39,6 +39,12 @@ impl Password {
         seed::hash_password(&self.0)
     }
 
+    /// Whether this is a `$6$` hash of it.
+    pub fn fits(&self, hash: &str) -> bool {
+        use sha_crypt::{PasswordVerifier, ShaCrypt};
+        ShaCrypt::default().verify_password(self.0.as_bytes(), hash).is_ok()
+    }
+
     /// It in the clear.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -74,6 +80,7 @@ mod tests {
         assert!(Password::given("kurz".to_owned(), 5).is_err());
         assert!(Password::given("länger".to_owned(), 6).is_ok());
         let made = Password::made(0).unwrap();
+        assert!(made.fits(&made.hash().unwrap()) && !made.fits("$6$a$b") && !made.fits("!"));
         assert!(made.reveal().len() >= 20 && made.weaknesses("ann").is_empty());
         assert_eq!(format!("{made:?}"), "Password");
     }

@@ -1,6 +1,8 @@
 //! `vmyard vm`
 
 mod create;
+mod credential;
+mod exec;
 mod list;
 mod modify;
 mod show;
@@ -42,10 +44,16 @@ pub enum Verb {
     Modify(modify::Args),
     /// Set a VM that is off back to its template: all on its system disk is lost
     Reset(Reset),
+    /// Set the password of a user in a VM's guest
+    ResetPassword(credential::Password),
+    /// Replace the SSH keys of a user in a VM's guest
+    ResetKeypair(credential::Keypair),
+    /// Run a command in a VM's guest, through its agent: vmyard vm exec NAME -- PROGRAM ARGUMENT…
+    Exec(exec::Args),
     /// Delete a VM that is off, with its system disk
     Delete(Delete),
     /// Show a VM
-    Show(Name),
+    Show(show::Args),
     /// Print a VM's libvirt XML
     Xml(xml::Args),
 }
@@ -191,6 +199,9 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
             let (vm, template) = (args.name.vm, args.template);
             args.change.run(client, output, &ResetVmSystem { vm, template, delete_snapshots: args.snapshots })
         }
+        Verb::ResetPassword(args) => credential::password(client, output, args),
+        Verb::ResetKeypair(args) => credential::keypair(client, output, args),
+        Verb::Exec(args) => exec::run(client, output, args),
         Verb::Delete(args) => {
             let request = DeleteVm { vm: args.name.vm, delete_snapshots: args.snapshots, delete_volumes: args.volumes };
             args.change.run(client, output, &request)

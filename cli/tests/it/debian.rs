@@ -46,7 +46,7 @@ fn kept(vm: &TestVm<'_>) -> String {
 #[ignore = "boots a real cloud image three times: minutes"]
 fn credentials_of_a_cloud_image() {
     let lab = Lab::own();
-    let [old, by_agent, by_seed] = ["old", "agent", "seed"].map(|name| KeyPair::make(&lab, name));
+    let [old, by_agent, by_seed, offline] = ["old", "agent", "seed", "offline"].map(|name| KeyPair::make(&lab, name));
     let vm = debian(&lab, &old);
     let before = kept(&vm);
     assert!(vm.serial_login("alice", "the old one") && vm.ssh_key("alice", &old));
@@ -83,5 +83,26 @@ fn credentials_of_a_cloud_image() {
     assert!(!vm.ssh_key("alice", &by_agent) && vm.ssh_key("alice", &by_seed));
     assert_eq!(vm.run("stat -c '%a %U' /home/alice/.ssh/authorized_keys"), "600 alice");
     assert_eq!(kept(&vm), before, "the user's script didn't run again, and the host keys are the same");
-    lab.nowhere(&[&made, ODD]);
+
+    // virt-customize: in the image, while it is off. Its snapshot and the template stay as they are.
+    vm.ok("stop-vm", json!({}));
+    vm.ok("create-snapshot", json!({"name": "before"}));
+    let off = "offline '$6$' 1";
+    let password = json!({"user": "alice", "password": off, "method": "virt-customize"});
+    let reset = vm.ok("reset-vm-password", password);
+    assert_eq!((&reset["applied"], &reset["verified"]), (&json!("now"), &json!(true)), "{}", reset["tried"]);
+    let mut body = keys(&offline);
+    body["method"] = json!("virt-customize");
+    assert_eq!(vm.ok("reset-vm-keypair", body)["verified"], true);
+    vm.err("reset-vm-password", json!({"user": "carol", "method": "virt-customize"}), 404, "not_found");
+    vm.ok("start-vm", json!({}));
+    booted(&vm);
+    assert!(!vm.serial_login("alice", ODD) && vm.serial_login("alice", off));
+    assert!(!vm.ssh_key("alice", &by_seed) && vm.ssh_key("alice", &offline));
+    assert_eq!(
+        vm.run("stat -c '%a %U' /home/alice/.ssh/authorized_keys; stat -c '%a %G' /etc/shadow"),
+        "600 alice\n640 shadow"
+    );
+    assert_eq!(kept(&vm), before);
+    lab.nowhere(&[&made, ODD, off]);
 }

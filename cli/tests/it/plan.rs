@@ -115,6 +115,7 @@ fn what_is_planned_is_done() {
     keys["ssh_keys"] =
         json!(["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti planned"]);
     planned(&lab, seen, "reset-vm-keypair", keys);
+    planned(&lab, seen, "exec-in-vm", json!({"vm": vm, "command": ["true"]}));
     at_boot["reboot"] = json!(true);
     planned(&lab, seen, "reset-vm-password", at_boot);
     let data = json!({"vm": vm, "volume": "data"});

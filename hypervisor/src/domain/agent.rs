@@ -75,7 +75,11 @@ pub fn is_no_user(error: &Error) -> bool {
 }
 
 /// Calls libvirt's own agent functions with this deadline, and leaves the shorter one to the next call.
-fn with_deadline<T>(domain: &Domain, seconds: i32, f: impl FnOnce() -> libvirt::Result<T>) -> libvirt::Result<T> {
+pub(super) fn with_deadline<T>(
+    domain: &Domain,
+    seconds: i32,
+    f: impl FnOnce() -> libvirt::Result<T>,
+) -> libvirt::Result<T> {
     domain.agent_set_response_timeout(seconds)?;
     let done = f();
     if seconds != ANSWER_S {

@@ -150,6 +150,8 @@ impl Entry {
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
             credential_checks: Vec::new(),
+            guest: None,
+            guest_unavailable: None,
             managed: record.is_some(),
             stale: !node_up || seen.is_some_and(|seen| seen.silent),
             observed_at: seen.map(|seen| seen.at),

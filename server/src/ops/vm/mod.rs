@@ -6,6 +6,8 @@ pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod disk;
+pub mod exec;
+mod guest_agent;
 pub mod list;
 pub mod modify;
 pub(super) mod nics;

@@ -1,22 +1,8 @@
 //! The guest agent sets it: at once, in the running guest.
 
-use super::{super::wrong_power, Credential, Subject};
+use super::{super::guest_agent::explain, Credential, Subject};
 use crate::{Error, Result};
-use hypervisor::{
-    ErrorKind,
-    domain::{Power, is_no_user},
-};
-
-/// Whether the VM runs and its agent answers.
-pub(super) async fn look(vm: &Subject, power: Power) -> Result<()> {
-    let name = vm.entry.name();
-    match power {
-        Power::Running => {}
-        Power::Paused => return Err(wrong_power(name, power, "running for its agent", "resume it first (resume-vm)")),
-        Power::Off => return Err(wrong_power(name, power, "running for its agent", "start it first (start-vm)")),
-    }
-    vm.node.find_agent(vm.id).await.map_err(|error| explain(error, vm))
-}
+use hypervisor::{ErrorKind, domain::is_no_user};
 
 /// Sets it, and makes sure that it is set: of a password by the agent's answer, of keys by reading them.
 pub(super) async fn apply(vm: &Subject, user: &str, credential: &Credential) -> Result<()> {
@@ -56,28 +42,10 @@ pub(super) async fn apply(vm: &Subject, user: &str, credential: &Credential) -> 
     }
 }
 
-fn sorted(keys: &[String]) -> Vec<&str> {
+/// The lines that are keys, in an order that both have.
+pub(super) fn sorted(keys: &[String]) -> Vec<&str> {
     let mut keys: Vec<&str> = keys.iter().map(|key| key.trim()).filter(|key| !key.is_empty()).collect();
     keys.sort_unstable();
     keys.dedup();
     keys
-}
-
-/// What an agent's error means.
-pub(super) fn explain(error: hypervisor::Error, vm: &Subject) -> Error {
-    let name = vm.entry.name();
-    match error.kind {
-        // Without a channel for it libvirt says that it can't.
-        ErrorKind::Agent | ErrorKind::Unsupported => Error::AgentUnavailable {
-            detail: format!("the guest agent of VM {name} doesn't answer: {}", error.cause),
-            hint:
-                "qemu-guest-agent has to be installed and running in the guest; one that has just booted needs a moment"
-                    .to_owned(),
-        },
-        ErrorKind::AgentRefused => Error::Unsupported {
-            detail: format!("the guest agent of VM {name} refuses: {}", error.cause),
-            hint: Some("some guests allow their agent only some commands".to_owned()),
-        },
-        _ => error.into(),
-    }
 }

@@ -20,7 +20,7 @@ pub async fn reset(context: Context, request: ResetVmKeypair) -> Result<Work<Key
         return Err(Error::field("ssh_keys", why));
     }
     let credential = Credential::Keys(keys.into_iter().map(|key| key.line).collect());
-    let wanted = Wanted { vm: &vm, user, method, credential, reboot, name: ResetVmKeypair::NAME };
+    let wanted = Wanted { vm: &vm, user, method, credential, password: None, reboot, name: ResetVmKeypair::NAME };
     let (draft, held) = check(&context, wanted).await?;
     let (id, target, outline) = (draft.vm.id, draft.vm.target(), draft.outline());
     Ok(Work::new(target, held, outline, move |task: Task| async move {

@@ -2,13 +2,15 @@
 
 mod agent;
 pub mod keypair;
+mod offline;
 pub mod password;
 mod seed;
 
-use super::Subject;
+use super::{Subject, guest_agent};
 use crate::{
     App, Context, Error, Result, credential_checks,
-    store::{Boot, CheckRecord},
+    passwords::Password,
+    store::{Boot, CheckRecord, VolumeRecord},
     task::{Held, Lock, Outline, Task},
 };
 use api::{
@@ -22,10 +24,12 @@ use hypervisor::domain::Power;
 use seed::NewSeed;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The methods that `auto` tries, the best first.
-const BEST_FIRST: [CredentialMethod; 2] = [CredentialMethod::GuestAgent, CredentialMethod::CloudInit];
+const BEST_FIRST: [CredentialMethod; 3] =
+    [CredentialMethod::GuestAgent, CredentialMethod::CloudInit, CredentialMethod::VirtCustomize];
 
 /// What a user is given.
 pub(super) enum Credential {
@@ -64,6 +68,8 @@ struct Draft {
     seed: Option<NewSeed>,
     /// That earlier one.
     waiting: Option<CheckRecord>,
+    /// The disk that virt-customize changes, and the password in the clear, which it hashes itself.
+    offline: Option<(VolumeRecord, Option<Arc<Password>>)>,
     /// The guest's boot now.
     boot: Boot,
     /// How often the guest was reset.
@@ -94,6 +100,8 @@ struct Wanted<'a> {
     user: String,
     method: ResetMethod,
     credential: Credential,
+    /// The password in the clear.
+    password: Option<Arc<Password>>,
     reboot: bool,
     name: &'static str,
 }
@@ -103,17 +111,18 @@ async fn check(context: &Context, wanted: Wanted<'_>) -> Result<(Draft, Vec<Held
     let app = &context.app;
     // Both: a reset may change what is in a drive, or what is on a disk.
     let locks = [Lock::Power, Lock::Disk];
-    let (vm, held) = Subject::lock(app, wanted.vm, &locks, context.task, wanted.name)?;
-    let Wanted { user, credential, reboot, .. } = wanted;
+    let (vm, mut held) = Subject::lock(app, wanted.vm, &locks, context.task, wanted.name)?;
+    let Wanted { user, credential, password, reboot, .. } = wanted;
     if credential.kind() == CredentialKind::SshKeys {
         takes_keys(app, &vm).await?;
     }
     let power = vm.power(app).await?;
     let mut tried = Vec::new();
-    let look = |method| look(&vm, &user, &credential, power, method);
+    let look = |method| look(app, &vm, &user, &credential, power, method);
     let method = match wanted.method {
         ResetMethod::GuestAgent => look(CredentialMethod::GuestAgent).await?,
         ResetMethod::CloudInit => look(CredentialMethod::CloudInit).await?,
+        ResetMethod::VirtCustomize => look(CredentialMethod::VirtCustomize).await?,
         ResetMethod::Auto => {
             let mut found = None;
             for method in BEST_FIRST {
@@ -139,17 +148,26 @@ async fn check(context: &Context, wanted: Wanted<'_>) -> Result<(Draft, Vec<Held
         true => Some(seed::with(&vm, &user, (&credential, by_seed), context.task).await?),
         false => None,
     };
+    let offline = match method {
+        CredentialMethod::VirtCustomize => {
+            let disk = offline::look(app, &vm, power).await?;
+            held.extend(app.locks.take(disk.id, &disk.name, &[Lock::Disk], context.task, wanted.name)?);
+            Some((disk, password))
+        }
+        _ => None,
+    };
     let boot = match power {
         Power::Off => Boot::Off,
         _ if by_seed => credential_checks::boot_of(&vm.node, vm.id).await,
         _ => Boot::Unknown,
     };
     let resets = app.index.get(vm.id).and_then(|entry| entry.seen).map_or(0, |seen| seen.resets);
-    Ok((Draft { vm, user, credential, method, tried, seed, waiting, boot, resets, reboot }, held))
+    Ok((Draft { vm, user, credential, method, tried, seed, waiting, offline, boot, resets, reboot }, held))
 }
 
 /// The method, if it will do for this VM now.
 async fn look(
+    app: &App,
     vm: &Subject,
     user: &str,
     credential: &Credential,
@@ -157,8 +175,9 @@ async fn look(
     method: CredentialMethod,
 ) -> Result<CredentialMethod> {
     match method {
-        CredentialMethod::GuestAgent => agent::look(vm, power).await?,
+        CredentialMethod::GuestAgent => guest_agent::look(vm, power).await?,
         CredentialMethod::CloudInit => seed::look(vm, user, credential).await?,
+        CredentialMethod::VirtCustomize => drop(offline::look(app, vm, power).await?),
     }
     Ok(method)
 }
@@ -196,6 +215,7 @@ impl Draft {
             ("write-seed", self.seed.is_some()),
             ("change-seed", self.seed.is_some()),
             ("ask-agent", by_agent),
+            ("customize-image", self.offline.is_some()),
             ("record-reset", self.seed.is_some()),
             ("ask-reboot", self.asks_reboot()),
         ];
@@ -210,24 +230,29 @@ impl Draft {
     /// Makes the reset. `warnings` and `is_made` are for the reply of one that is journalled.
     async fn make(self, task: &Task, warnings: Vec<String>, is_made: bool) -> Result<Done> {
         let asks_reboot = self.asks_reboot();
-        let Draft { vm, user, credential, method, mut tried, seed, waiting, boot, resets, reboot: _ } = self;
+        let Draft { vm, user, credential, method, mut tried, seed, waiting, offline, boot, resets, reboot: _ } = self;
         let app = &task.app;
         if let Some(seed) = &seed {
             seed.change(task, &vm).await?;
         }
-        let (applied, kind) = match method {
-            CredentialMethod::GuestAgent => {
+        match (method, &offline) {
+            (CredentialMethod::GuestAgent, _) => {
                 task.last_step("ask-agent", None, agent::apply(&vm, &user, &credential)).await?;
-                (Applied::Now, credential.kind())
             }
-            CredentialMethod::CloudInit => (Applied::NextBoot, credential.kind()),
-        };
+            (_, Some((disk, password))) => {
+                let apply = offline::apply(&vm, disk, &user, &credential, password.as_deref());
+                task.last_step("customize-image", None, apply).await?;
+            }
+            (CredentialMethod::CloudInit | CredentialMethod::VirtCustomize, None) => {}
+        }
+        let (kind, at_boot) = (credential.kind(), method == CredentialMethod::CloudInit);
+        let applied = if at_boot { Applied::NextBoot } else { Applied::Now };
         tried.push(Tried { method, outcome: TriedOutcome::Applied, reason: None });
         let ssh_keys = match credential {
             Credential::Password(_) => Vec::new(),
             Credential::Keys(keys) => keys,
         };
-        let verified = applied == Applied::Now;
+        let verified = !at_boot;
         let mut done =
             Done { user, method, tried, applied, verified, reboot_asked: false, ssh_keys, warnings, is_made };
         if let Some(seed) = seed {

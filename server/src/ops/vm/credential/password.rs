@@ -10,6 +10,7 @@ use api::{
     Rpc,
     credential::{PasswordReset, ResetVmPassword},
 };
+use std::sync::Arc;
 
 /// `reset-vm-password`
 pub async fn reset(context: Context, request: ResetVmPassword) -> Result<Work<PasswordReset>> {
@@ -17,14 +18,15 @@ pub async fn reset(context: Context, request: ResetVmPassword) -> Result<Work<Pa
     let shortest = context.app.config.min_password_length;
     let is_made = password.is_none();
     let password = match password {
-        Some(text) => Password::given(text, shortest)?,
-        None => Password::made(shortest)?,
+        Some(text) => Arc::new(Password::given(text, shortest)?),
+        None => Arc::new(Password::made(shortest)?),
     };
     let warnings = password.weaknesses(&user);
     let credential = Credential::Password(password.hash()?);
-    // From here on nobody has in the clear what the caller gave.
-    let told = is_made.then_some(password);
-    let wanted = Wanted { vm: &vm, user, method, credential, reboot, name: ResetVmPassword::NAME };
+    // In the clear it stays only for virt-customize, which has no use for a hash, and to be told where it was made here.
+    let told = is_made.then(|| Arc::clone(&password));
+    let password = Some(password);
+    let wanted = Wanted { vm: &vm, user, method, credential, password, reboot, name: ResetVmPassword::NAME };
     let (draft, held) = check(&context, wanted).await?;
     let (id, target, outline) = (draft.vm.id, draft.vm.target(), draft.outline());
     Ok(Work::new(target, held, outline, move |task: Task| async move {
