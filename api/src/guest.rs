@@ -74,7 +74,7 @@ pub struct CloudInitOutcome {
 
 /// Runs a command in a running VM's guest, through its agent, as the agent's user (root on Linux), and waits until it ends. There is
 /// no shell: the command is a program with its arguments. Neither those nor what the command prints are in the audit, the journal
-/// or the log.
+/// or the log. More than 3 MiB of output can't be brought over.
 #[derive(Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct ExecInVm {

@@ -21,7 +21,7 @@ BEYOND_THE_SCHEMA = [
     (r"bits", r"is for RSA keys only"),
     (r"ssh_keys", r"needs at least one key, or keypairs|together for cloud-init"),
     (r"user", r"must be a Unix user name"),
-    (r"password", r"min_password_length"),
+    (r"command", r"must begin with a program"),
     (r"cursor", r"is not one that this method gave"),
     (r"disk_gib", r"must be at least .*, the size of template|is needed without a template"),
     (r"expires_at", r"must be in the future"),
