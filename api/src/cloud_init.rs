@@ -1,10 +1,14 @@
 //! What cloud-init is given.
 
-use crate::{rules, ssh_key};
+use crate::{network_config, network_config::NetworkConfig, rules, ssh_key};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The most user-data or vendor-data, in bytes.
+const DATA_BYTES_MAX: usize = 262_144;
+/// The longest password, in bytes: crypt (libxcrypt's `CRYPT_MAX_PASSPHRASE_SIZE`) takes no more, and a login would fail.
+const PASSWORD_BYTES_MAX: usize = 511;
 /// What [`check_hostname`] asks for, as the schema says it.
 const HOSTNAME_PATTERN: &str =
     "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
@@ -25,8 +29,8 @@ pub struct CloudInit {
     #[garde(inner(custom(rules::user)))]
     #[schemars(regex(pattern = rules::USER_PATTERN))]
     pub user: Option<String>,
-    /// That user's password. Only its hash leaves the server.
-    #[garde(inner(length(chars, min = 1, max = 256), custom(check_password)))]
+    /// That user's password, of at most 256 characters and 511 bytes. Only its hash leaves the server.
+    #[garde(inner(custom(check_password)))]
     #[schemars(length(min = 1, max = 256), regex(pattern = PASSWORD_PATTERN))]
     pub password: Option<String>,
     /// OpenSSH public keys for that user.
@@ -39,10 +43,39 @@ pub struct CloudInit {
     #[garde(length(max = 64), inner(custom(rules::reference)))]
     #[schemars(inner(regex(pattern = rules::REFERENCE_PATTERN)))]
     pub keypairs: Vec<String>,
-    /// The user's own user-data (`#cloud-config`, `#!`, …; no MIME), at most 256 KiB. Its lists are appended to Vmyard's.
-    #[garde(inner(length(max = 262_144), custom(check_user_data)))]
+    /// The user's own user-data (`#cloud-config`, `#!`, …; no MIME), at most 256 KiB. Its lists are appended to Vmyard's. It may
+    /// hold secrets, and is never shown again.
+    #[garde(inner(custom(check_user_data)))]
     #[schemars(length(max = 262_144), regex(pattern = USER_DATA_PATTERN))]
     pub user_data: Option<String>,
+    /// Vendor-data, in the forms of user-data, at most 256 KiB: what user-data says goes before it. It may hold secrets, and is
+    /// never shown again.
+    #[garde(inner(custom(check_user_data)))]
+    #[schemars(length(max = 262_144), regex(pattern = USER_DATA_PATTERN))]
+    pub vendor_data: Option<String>,
+    /// How the interfaces are set up, at most 64 KiB; by DHCP when absent. For fixed addresses alone, the `addresses` of each of
+    /// the VM's `networks` are simpler, and can't stand beside it.
+    #[garde(dive, custom(network_config::check_size))]
+    pub network_config: Option<NetworkConfig>,
+}
+
+/// What cloud-init was given when the VM was made, without anything that may be secret. Resets later on are not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GivenCloudInit {
+    /// The hostname.
+    pub hostname: String,
+    /// The user to set up.
+    pub user: Option<String>,
+    /// Whether that user got a password.
+    pub password: bool,
+    /// The fingerprints of that user's SSH keys, from `ssh_keys` and `keypairs`.
+    pub ssh_key_fingerprints: Vec<String>,
+    /// The size of the user's own user-data, in bytes; null when there is none.
+    pub user_data_bytes: Option<u64>,
+    /// The size of the vendor-data, in bytes; null when there is none.
+    pub vendor_data_bytes: Option<u64>,
+    /// The size of the network-config, in bytes as it was written; null when there is none.
+    pub network_config_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for CloudInit {
@@ -53,6 +86,11 @@ impl std::fmt::Debug for CloudInit {
 }
 
 fn check_user_data(value: &str, _: &()) -> garde::Result {
+    if value.len() > DATA_BYTES_MAX {
+        let message =
+            format!("must have at most {DATA_BYTES_MAX} bytes, has {}: fetch more by an #include", value.len());
+        return Err(garde::Error::new(message));
+    }
     // It becomes a part of a MIME message itself.
     let start = value.trim_start().to_ascii_lowercase();
     if start.starts_with("content-type:") || start.starts_with("mime-version:") {
@@ -82,6 +120,12 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
 }
 
 pub(crate) fn check_password(value: &str, _: &()) -> garde::Result {
+    let length = value.chars().count();
+    if !(1..=256).contains(&length) || value.len() > PASSWORD_BYTES_MAX {
+        let (bytes, most) = (value.len(), PASSWORD_BYTES_MAX);
+        let message = format!("must have 1 to 256 characters and at most {most} bytes, has {length} and {bytes}");
+        return Err(garde::Error::new(message));
+    }
     if value.chars().any(|c| matches!(c, '\n' | '\r' | '\0')) {
         return Err(garde::Error::new("must not have a line break or a NUL: no login could type it"));
     }

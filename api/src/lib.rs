@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod cloud_init;
+pub mod console;
 pub mod credential;
 pub mod disk;
 pub mod guest;
@@ -13,6 +14,7 @@ pub mod iso;
 pub mod keypair;
 pub mod modify;
 pub mod network;
+pub mod network_config;
 pub mod nic;
 pub mod node;
 pub mod orphan;

@@ -1,10 +1,16 @@
 //! Virtual machines.
 
-use crate::{Access, CloudInit, Rpc, Time, credential::CredentialCheck, disk::Disk, guest::GuestInfo, nic::Nic, rules};
+use crate::{
+    Access, CloudInit, Rpc, Time, cloud_init::GivenCloudInit, credential::CredentialCheck, disk::Disk,
+    guest::GuestInfo, network_config, nic::Nic, rules,
+};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 use uuid::Uuid;
 
 /// A virtual machine.
@@ -52,6 +58,8 @@ pub struct Vm {
     pub usage: Option<Usage>,
     /// The user that cloud-init sets up, when one was given.
     pub user: Option<String>,
+    /// What cloud-init was given when Vmyard made it; null where there is no seed.
+    pub cloud_init: Option<GivenCloudInit>,
     /// Resets of passwords and keys that wait for its next boot, and what came of them (describe-vm only).
     pub credential_checks: Vec<CredentialCheck>,
     /// What the guest's agent tells (describe-vm with `guest_info` only).
@@ -230,7 +238,7 @@ pub struct CreateVm {
 }
 
 /// A network interface to make.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct NicSpec {
     /// The network, by name or id.
@@ -244,6 +252,26 @@ pub struct NicSpec {
     /// The IPv4 address to reserve for it in the network's DHCP, which must be one that libvirt serves.
     #[garde(skip)]
     pub ip: Option<Ipv4Addr>,
+    /// Fixed addresses that cloud-init sets up in the guest, with their prefix lengths: `10.0.0.7/24`, `fd00::7/64`. For networks where
+    /// nothing gives addresses; needs a template with cloud-init. Interfaces without them get theirs by DHCP.
+    #[serde(default)]
+    #[garde(length(max = 16), inner(custom(check_address)))]
+    #[schemars(inner(regex(pattern = ADDRESS_PATTERN)))]
+    pub addresses: Vec<String>,
+    /// The router to all other networks, in a network of `addresses`.
+    #[garde(skip)]
+    pub gateway: Option<IpAddr>,
+    /// The name servers to ask, with `addresses`.
+    #[serde(default)]
+    #[garde(length(max = 8))]
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// What [`check_address`] asks for, as far as a pattern can say it.
+const ADDRESS_PATTERN: &str = "^[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}$";
+
+fn check_address(value: &str, _: &()) -> garde::Result {
+    network_config::interface_address(value).map(|_| ()).map_err(garde::Error::new)
 }
 
 pub(crate) fn at_most_eight(value: &Option<Vec<NicSpec>>, _: &()) -> garde::Result {

@@ -121,18 +121,8 @@ impl Client {
     pub fn send(&self, method: &str, body: &Value) -> Result<Answer, Failure> {
         let request_id = Uuid::new_v4();
         let unreachable = |error: reqwest::Error| {
-            let mut text = format!("can't reach {}: {error}", self.url);
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            Failure::Unreachable(match error.is_connect() {
-                true => format!("{text}\nhint: is the server running (vmyard serve), and is --url right?"),
-                false => {
-                    format!("{text}\nhint: whether it was done isn't known: vmyard task list\nrequest id: {request_id}")
-                }
-            })
+            let unknown = format!("whether it was done isn't known: vmyard task list\nrequest id: {request_id}");
+            self.unreachable(&error, &unknown)
         };
         let response = self
             .http
@@ -145,8 +135,7 @@ impl Client {
             .map_err(unreachable)?;
         let status = response.status();
         let text = response.text().map_err(unreachable)?;
-        let strange =
-            || Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url));
+        let strange = || self.strange(status);
         match status {
             StatusCode::OK | StatusCode::ACCEPTED => {
                 let body = serde_json::from_str(&text).map_err(|_| strange())?;
@@ -157,6 +146,39 @@ impl Client {
                 Err(Failure::Problem(Box::new(problem)))
             }
         }
+    }
+}
+
+impl Client {
+    /// Reads what is no method: a download.
+    pub fn get(&self, path: &str) -> Result<blocking::Response, Failure> {
+        let sent = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send();
+        let response = sent.map_err(|error| self.unreachable(&error, "it can be tried again"))?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(response);
+        }
+        let text = response.text().unwrap_or_default();
+        Err(serde_json::from_str(&text)
+            .map_or_else(|_| self.strange(status), |problem| Failure::Problem(Box::new(problem))))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error, otherwise: &str) -> Failure {
+        let mut text = format!("can't reach {}: {error}", self.url);
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        let hint = match error.is_connect() {
+            true => "is the server running (vmyard serve), and is --url right?",
+            false => otherwise,
+        };
+        Failure::Unreachable(format!("{text}\nhint: {hint}"))
+    }
+
+    fn strange(&self, status: StatusCode) -> Failure {
+        Failure::Unreachable(format!("{} answered {status} with something that is not of Vmyard", self.url))
     }
 }
 

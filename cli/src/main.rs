@@ -22,6 +22,7 @@ mod output;
 mod plan;
 mod pool;
 mod progress;
+mod recording;
 mod serve;
 mod snapshot;
 mod table;
@@ -83,6 +84,9 @@ enum Verb {
     /// Work with snapshots of VMs
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Work with recordings of serial lines
+    #[command(subcommand)]
+    Recording(recording::Verb),
     /// List or delete what is left over on the nodes
     #[command(subcommand)]
     Orphan(orphan::Verb),
@@ -134,6 +138,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Nic(verb) => nic::run(client, output, verb),
         Verb::Volume(verb) => volume::run(client, output, verb),
         Verb::Snapshot(verb) => snapshot::run(client, output, verb),
+        Verb::Recording(verb) => recording::run(client, output, verb),
         Verb::Orphan(verb) => orphan::run(client, output, verb),
         Verb::Keypair(verb) => keypair::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),

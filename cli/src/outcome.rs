@@ -4,6 +4,7 @@
 use crate::{human, table};
 use api::{
     Rpc,
+    console::DeleteRecording,
     credential::{ResetVmKeypair, ResetVmPassword},
     disk::ModifyDisk,
     guest::ExecInVm,
@@ -59,6 +60,7 @@ pub fn text(method: &str, reply: &Value) -> String {
         RegisterTemplate::NAME => {
             format!("template {} ({}) is {}", of(reply, "name"), of(reply, "id"), of(reply, "state"))
         }
+        DeleteRecording::NAME => format!("recording {} is deleted", of(reply, "id")),
         DeleteTemplate::NAME => format!("template {} is deleted", of(reply, "name")),
         CreateVolume::NAME | CloneVolume::NAME | ResizeVolume::NAME => volume(reply),
         AttachVolume::NAME => format!("{} of VM {}", volume(&reply["volume"]), of(&reply["vm"], "name")),

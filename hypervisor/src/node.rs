@@ -55,6 +55,7 @@ pub struct Node {
 
 struct Inner {
     config: NodeConfig,
+    connector: Arc<Connector>,
     link: Arc<Link>,
     /// Short calls.
     control: Lane,
@@ -101,6 +102,7 @@ impl Node {
         Ok(Node {
             inner: Arc::new(Inner {
                 config,
+                connector,
                 link,
                 control,
                 bulk,
@@ -125,6 +127,16 @@ impl Node {
     /// Whether the node is this machine.
     pub fn is_local(&self) -> bool {
         uri::is_local(self.inner.config.uri.secret())
+    }
+
+    /// Its URI with the password.
+    pub(crate) fn secret_uri(&self) -> &str {
+        self.inner.config.uri.secret()
+    }
+
+    /// What opens connections to it.
+    pub(crate) fn connector(&self) -> Arc<Connector> {
+        Arc::clone(&self.inner.connector)
     }
 
     /// What its connection is, and since when.

@@ -103,25 +103,18 @@ pub(crate) fn to_open(uri: &str) -> String {
 
 /// Tries the URI's TCP port, so that a host which drops packets costs three seconds, not minutes.
 pub(crate) fn probe(uri: &str) -> std::io::Result<()> {
-    let Some((scheme, rest)) = uri.split_once("://") else { return Ok(()) };
-    let transport = scheme.split_once('+').map_or("", |(_, transport)| transport);
-    let authority = host(rest);
-    if authority.is_empty() {
+    let remote = remote(uri);
+    let name = remote.host.as_str();
+    if name.is_empty() {
         return Ok(());
     }
-    let default_port = match transport {
+    let default_port = match remote.transport.as_str() {
         "ssh" | "libssh" | "libssh2" => 22,
         "tcp" => 16509,
         "tls" | "" => 16514,
         _ => return Ok(()),
     };
-    let (name, port) = match authority.rsplit_once(':') {
-        Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => {
-            (name, port.parse().unwrap_or(default_port))
-        }
-        _ => (authority, default_port),
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let port = remote.port.unwrap_or(default_port);
     let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{name} has no address"));
     for address in (name, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PROBE_TIMEOUT) {
@@ -130,6 +123,48 @@ pub(crate) fn probe(uri: &str) -> std::io::Result<()> {
         }
     }
     Err(last)
+}
+
+/// How a URI's machine is reached.
+pub(crate) struct Remote {
+    /// `tcp`, `ssh`, …; empty for none.
+    pub(crate) transport: String,
+    pub(crate) user: Option<String>,
+    /// The machine's name or address, an IPv6 one without brackets; empty for this machine.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    parameters: Vec<(String, String)>,
+}
+
+impl Remote {
+    /// The value of a parameter of the URI's query.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Takes a URI apart.
+pub(crate) fn remote(uri: &str) -> Remote {
+    let (scheme, rest) = uri.split_once("://").unwrap_or((uri, ""));
+    let authority = host(rest);
+    let (name, port) = match authority.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && !port.ends_with(']') => (name, port.parse().ok()),
+        _ => (authority, None),
+    };
+    let before = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+    let user = before.rsplit_once('@').map(|(user, _)| user.split_once(':').map_or(user, |(user, _)| user).to_owned());
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    Remote {
+        transport: scheme.split_once('+').map_or("", |(_, transport)| transport).to_owned(),
+        user,
+        host: name.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port,
+        parameters: query
+            .split(['&', ';'])
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect(),
+    }
 }
 
 /// Host and port of what follows `://`, without the user.

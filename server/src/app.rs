@@ -7,6 +7,7 @@ use crate::{
     auth::{Caller, ReplayKey},
     claims::Claims,
     config::Config,
+    console::Consoles,
     copies::Copies,
     credential_checks::CredentialChecks,
     index::Index,
@@ -57,6 +58,8 @@ pub struct Parts {
     pub later: Later,
     /// The resets of credentials that wait for a boot.
     pub credential_checks: CredentialChecks,
+    /// Consoles that are open, and tickets to them.
+    pub consoles: Consoles,
     /// The tasks at work.
     pub tasks: Tasks,
     /// Whether what the last server left has been looked at.
@@ -135,6 +138,17 @@ pub struct Context {
     pub request_id: Uuid,
     /// The address that the call came from.
     pub remote: Option<IpAddr>,
+    /// How the caller reached this server.
+    pub reached: Reached,
+}
+
+/// How a caller reached this server, for URLs that are given to it.
+#[derive(Debug, Clone, Default)]
+pub struct Reached {
+    /// Host and port, as the caller wrote them; empty when it didn't say.
+    pub host: String,
+    /// Whether by HTTPS, as a browser or a proxy before this server says.
+    pub https: bool,
 }
 
 impl Context {

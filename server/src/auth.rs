@@ -87,6 +87,17 @@ pub async fn authenticate_session(store: &Store, secret: &str) -> Result<Caller>
     Ok(Caller::of(token, Some(hash)))
 }
 
+/// Whether who opened a console may still have it: neither their token nor their session has ended since.
+pub async fn still_works(store: &Store, caller: &Caller) -> Result<()> {
+    if let Some(hash) = &caller.session {
+        let (_, ends) = store.session(hash).await?.ok_or(Error::Unauthenticated("its session has ended"))?;
+        works("session", Some(ends))?;
+    }
+    let token = store.token_named(&caller.token.to_string()).await?;
+    let token = token.ok_or(Error::Unauthenticated("its token was deleted"))?;
+    works("token", token.expires_at)
+}
+
 /// Whether a token or session still works.
 fn works(what: &'static str, expires_at: Option<Time>) -> Result<()> {
     match expires_at {

@@ -2,7 +2,11 @@
 
 use hypervisor::{NodeUri, VirtType, VirtTypeSetting};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// The configuration. Every field has a default.
 #[derive(Debug, Clone, Deserialize)]
@@ -10,6 +14,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 pub struct Config {
     /// Where the API listens.
     pub listen: SocketAddr,
+    /// Where ports for VNC clients listen; where the API does when absent.
+    pub console_listen: Option<IpAddr>,
     /// Listen beyond loopback although the connection is not encrypted.
     pub insecure: bool,
     /// Database, tokens; no disk.
@@ -128,6 +134,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
+            console_listen: None,
             insecure: false,
             data_dir: PathBuf::from("/var/lib/vmyard"),
             database: None,

@@ -9,6 +9,7 @@ mod attempts;
 mod auth;
 mod claims;
 pub mod config;
+pub mod console;
 mod copies;
 mod credential_checks;
 mod error;

@@ -2,7 +2,8 @@
 
 use crate::{
     ops::{
-        audit, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm, volume,
+        audit, console, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm,
+        volume,
     },
     rpc::Table,
 };
@@ -47,6 +48,12 @@ pub fn table() -> Table {
         .work(vm::disk::modify)
         .work(iso::attach)
         .work(iso::eject)
+        .open(console::vnc)
+        .open(console::serial)
+        .open(console::screenshot)
+        .open(console::serial_log)
+        .read(console::list_recordings)
+        .work(console::delete_recording)
         .read(volume::list::list)
         .read(volume::list::describe)
         .work(snapshot::create::create)

@@ -1,6 +1,7 @@
 //! The NoCloud seed: <https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>.
 //!
-//! An ISO 9660 image labelled CIDATA with `meta-data` and `user-data`, made in memory. The password is in it as a
+//! An ISO 9660 image labelled CIDATA with `meta-data`, `user-data` and, where they are given, `vendor-data` and `network-config`, made in
+//! memory. The password is in it as a
 //! `$6$` hash only.
 
 use crate::{
@@ -24,6 +25,10 @@ pub struct Seed {
     pub ssh_keys: Vec<String>,
     /// The user's own user-data.
     pub user_data: Option<String>,
+    /// The vendor-data, as it was given.
+    pub vendor_data: Option<String>,
+    /// The network-config, as YAML.
+    pub network_config: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -58,7 +63,10 @@ struct User<'a> {
 impl Seed {
     /// The image's bytes.
     pub fn to_iso(&self) -> Result<Vec<u8>> {
-        SeedFiles::default().with("meta-data", self.meta_data()?).with(USER_DATA, self.user_data()?).to_iso()
+        let files = SeedFiles::default().with("meta-data", self.meta_data()?).with(USER_DATA, self.user_data()?);
+        let more = [("vendor-data", &self.vendor_data), ("network-config", &self.network_config)];
+        let given = more.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        given.fold(files, |files, (name, text)| files.with(name, text)).to_iso()
     }
 
     fn meta_data(&self) -> Result<String> {
@@ -87,7 +95,7 @@ impl Seed {
     }
 }
 
-/// YAML, which cloud-init reads.
+/// A value as YAML.
 pub fn yaml(value: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(value).map_err(|error| Error::Internal(format!("write YAML: {error}")))
 }
@@ -136,6 +144,8 @@ mod tests {
             password_hash: Some("$6$salt$hash".into()),
             ssh_keys: vec!["ssh-ed25519 AAAA me: #1".into()],
             user_data: user_data.map(str::to_owned),
+            vendor_data: None,
+            network_config: None,
         }
     }
 
@@ -158,11 +168,50 @@ mod tests {
         assert!(text.lines().all(|line| line.len() < 200));
     }
 
+    /// What the system's own crypt (libxcrypt on Debian, by Perl) makes of a password with a hash's settings.
+    fn crypt(password: &str, hash: &str) -> String {
+        use std::{io::Write, process::*};
+        let program = "binmode STDIN; my $password = join '', <STDIN>; print crypt($password, $ARGV[0])";
+        let mut perl = Command::new("perl")
+            .args(["-e", program, hash])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("perl is in every Debian");
+        perl.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        String::from_utf8(perl.wait_with_output().unwrap().stdout).unwrap()
+    }
+
     #[test]
-    fn hashes_are_what_crypt_takes() {
-        let hash = hash_password("pa$$: 'word\"").unwrap();
-        let salt = hash.split('$').nth(2).unwrap();
-        assert!(hash.starts_with("$6$"), "{hash}");
-        assert!(salt.len() == 16 || salt.starts_with("rounds="), "{hash}");
+    fn hashes_are_what_crypt_makes() {
+        // The longest that crypt takes; with three bytes to a character that many more.
+        let (long, wide) = ("x".repeat(511), "€".repeat(170));
+        for password in [
+            "secret",
+            " ",
+            "pa$$: 'word\"",
+            "$6$salt$hash",
+            "a:b:c",
+            "'\"`$(id)`\"'",
+            "\\n\\0\\",
+            "%s%n#!~",
+            "пароль",
+            "密码 é\u{301}",
+            "\u{1f600}",
+            "\u{7f}\t\u{1}",
+            &long,
+            &wide,
+        ] {
+            let hash = hash_password(password).unwrap();
+            let salt = hash.split('$').nth(2).unwrap();
+            assert!(hash.starts_with("$6$") && (salt.len() == 16 || salt.starts_with("rounds=")), "{hash}");
+            assert_eq!(crypt(password, &hash), hash, "{password:?}");
+            assert_ne!(crypt(&password[..password.len() - password.chars().last().unwrap().len_utf8()], &hash), hash);
+        }
+        for _ in 0..20 {
+            let password = random_text(24).unwrap();
+            let hash = hash_password(&password).unwrap();
+            assert_eq!(crypt(&password, &hash), hash, "{password}");
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! begin with its id.
 
 use crate::{Error, Result};
-use hypervisor::{Node, storage::PoolView};
+use hypervisor::{
+    Node,
+    storage::{PoolView, Tail},
+};
 use uuid::Uuid;
 
 /// The pool's name.
@@ -24,9 +27,29 @@ pub fn seed_file(vm: Uuid) -> String {
     format!("{vm}.iso")
 }
 
+/// The name of a VM's serial log in the pool.
+pub fn serial_file(vm: Uuid) -> String {
+    format!("{vm}.serial.log")
+}
+
 /// Where a VM's serial line is logged on the node.
 pub fn serial_log(pool: &PoolView, vm: Uuid) -> String {
-    pool.path_of(&format!("{vm}.serial.log"))
+    pool.path_of(&serial_file(vm))
+}
+
+/// The last `most` bytes of a VM's serial log; of those that virtlogd has put aside (it begins another file every 2 MiB) as
+/// much of the latest as is needed. `None` when there is none.
+pub async fn serial_tail(node: &Node, pool: Uuid, vm: Uuid, most: u64) -> Result<Option<Tail>> {
+    let file = serial_file(vm);
+    let Some(mut tail) = node.tail(pool, &file, 0, most).await? else { return Ok(None) };
+    let missing = most.saturating_sub(tail.bytes.len() as u64);
+    if missing > 0
+        && let Some(mut before) = node.tail(pool, &format!("{file}.0"), 0, missing).await?
+    {
+        before.bytes.append(&mut tail.bytes);
+        tail.bytes = before.bytes;
+    }
+    Ok(Some(tail))
 }
 
 /// Deletes what belongs to a VM.

@@ -6,6 +6,7 @@ use crate::{
     attempts::Attempts,
     auth,
     config::NodeSettings,
+    console,
     copies::Copies,
     credential_checks::CredentialChecks,
     housekeeping,
@@ -16,6 +17,7 @@ use crate::{
     store::{Store, name_key},
     task::{Tasks, hold, recover},
 };
+use axum::serve::ListenerExt;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -35,14 +37,16 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<()> {
-    if !config.listen.ip().is_loopback() && !config.insecure {
-        return Err(Error::field(
-            "listen",
-            format!(
-                "{} is not a loopback address and the connection is not encrypted; use --insecure if that is meant",
-                config.listen
-            ),
-        ));
+    let addresses = [("listen", Some(config.listen.ip())), ("console_listen", config.console_listen)];
+    for (field, ip) in addresses.into_iter().filter_map(|(field, ip)| Some((field, ip?))) {
+        if !ip.is_loopback() && !config.insecure {
+            return Err(Error::field(
+                field,
+                format!(
+                    "{ip} is not a loopback address and the connection is not encrypted; use --insecure if that is meant"
+                ),
+            ));
+        }
     }
     check_nodes(&config)?;
     let app = start(config).await?;
@@ -59,8 +63,11 @@ pub async fn serve(
         stop.await;
         tracing::info!("stopping: no new work is taken");
         tasks.tasks.stop(STOP).await;
+        tasks.consoles.stop.cancel();
         stopping.cancel();
     });
+    // Keys that are typed in a console leave at once, and machines that are gone are noticed.
+    let listener = listener.tap_io(|stream| console::vnc::tune(stream));
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
     // Answers that are under way are sent; a client that dawdles over its request is not waited for.
     let dawdled = async move {
@@ -110,6 +117,7 @@ async fn start(mut config: Config) -> Result<App> {
         copies: Copies::default(),
         later: crate::later::Later::default(),
         credential_checks,
+        consoles: console::Consoles::default(),
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),
         started_at: api::Time::now(),

@@ -4,6 +4,7 @@
 
 use api::{
     Access, Time,
+    credential::{CheckState, CredentialKind},
     orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
@@ -12,9 +13,9 @@ use server::{
     Error,
     config::NodeSettings,
     store::{
-        AuditFilter, AuditRecord, ClientToken, CopyRecord, KeypairRecord, Made, NodeRecord, Reserved, SessionRecord,
-        Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec,
-        VolumePhase, VolumeRecord, VolumeRole,
+        AuditFilter, AuditRecord, Boot, CheckRecord, ClientToken, CopyRecord, KeypairRecord, Made, NodeRecord,
+        Reserved, SessionRecord, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase,
+        VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -123,6 +124,7 @@ fn vm(name: &str, template: Uuid) -> VmRecord {
             tags: [("ключ".to_owned(), "\"'\\".to_owned())].into(),
             description: "two\nlines".into(),
             user: None,
+            cloud_init: None,
             firmware: Firmware::Uefi,
             reserved: vec![Reserved {
                 network: Uuid::nil(),
@@ -272,6 +274,45 @@ async fn behaves(store: &Store) {
     journal(store).await;
 }
 
+async fn resets_that_wait(store: &Store) {
+    let task = task();
+    store.insert_task(&task, None, None).await.unwrap();
+    let check = CheckRecord {
+        vm: Uuid::new_v4(),
+        user: "ann".into(),
+        kind: CredentialKind::Password,
+        task: task.id,
+        state: CheckState::Pending,
+        reason: None,
+        boot: Boot::Id("b1".into()),
+        created_at: Time(1),
+        checked_at: None,
+    };
+    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, ..check.clone() };
+    for one in [&check, &keys, &check] {
+        store.reset_waits(one, "{}").await.unwrap();
+    }
+    let mut all = store.credential_checks().await.unwrap();
+    all.sort_by_key(|one| one.kind.as_str());
+    assert_eq!(all, [check.clone(), keys.clone()]);
+    // Only the last one is settled.
+    let settled = CheckRecord {
+        state: CheckState::Failed,
+        reason: Some("no such user".into()),
+        checked_at: Some(Time(2)),
+        ..check.clone()
+    };
+    store.credential_checked(&CheckRecord { task: Uuid::now_v7(), ..settled.clone() }).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&check));
+    store.credential_checked(&settled).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&settled));
+    store.reset_waits_no_more(&settled, task.id, "{\"a\":1}").await.unwrap();
+    assert_eq!(store.credential_checks().await.unwrap(), [CheckRecord { state: CheckState::Pending, ..keys }]);
+    assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"a\":1}"));
+    store.forget_vm(check.vm).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().is_empty());
+}
+
 async fn keypairs(store: &Store) {
     let keypair = |name: &str| KeypairRecord {
         id: Uuid::now_v7(),
@@ -406,6 +447,7 @@ async fn on_sqlite() {
     nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -424,6 +466,7 @@ async fn on_postgresql() {
     nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
 }
 

@@ -3,9 +3,11 @@
 use crate::{change::Change, client::Client, complete, failure::Failure, output::Output};
 use api::{
     CloudInit,
+    network_config::NetworkConfig,
     vm::{BootDevice, CreateVm, Firmware, NicSpec},
 };
 use clap_complete::ArgValueCompleter;
+use serde_json::Value;
 use std::fs;
 
 /// `vmyard vm create`
@@ -37,7 +39,8 @@ pub struct Args {
     /// The pool of the system disk [default: default]
     #[arg(long, add = ArgValueCompleter::new(complete::pools))]
     pool: Option<String>,
-    /// An interface: NETWORK[,mac=MAC][,ip=IP]; may be repeated [default: default]
+    /// An interface: NETWORK[,mac=MAC][,ip=IP] with an address from DHCP, or NETWORK[,address=IP/PREFIX…][,gateway=IP][,dns=IP…]
+    /// with fixed ones; may be repeated [default: default]
     #[arg(long = "network", value_name = "NETWORK", value_parser = nic, add = ArgValueCompleter::new(complete::networks))]
     networks: Vec<NicSpec>,
     /// No interface
@@ -79,6 +82,12 @@ pub struct Args {
     /// A file with cloud-init user-data
     #[arg(long, value_name = "FILE")]
     user_data: Option<String>,
+    /// A file with cloud-init vendor-data
+    #[arg(long, value_name = "FILE")]
+    vendor_data: Option<String>,
+    /// A file with a network-config of version 2 (Netplan's form), as YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    network_config: Option<String>,
     /// What boots it: bios or uefi [default: bios]
     #[arg(long, value_parser = firmware)]
     firmware: Option<Firmware>,
@@ -93,21 +102,37 @@ fn firmware(text: &str) -> Result<Firmware, String> {
     serde_json::from_value(text.into()).map_err(|_| "must be bios or uefi".to_owned())
 }
 
-/// Reads `NETWORK[,mac=MAC][,ip=IP]`.
+/// Reads `NETWORK[,mac=MAC][,ip=IP][,address=IP/PREFIX…][,gateway=IP][,dns=IP…]`.
 fn nic(text: &str) -> Result<NicSpec, String> {
     let mut parts = text.split(',');
     let network = parts.next().unwrap_or_default().to_owned();
-    let mut nic = NicSpec { network, mac: None, ip: None };
+    let mut nic = NicSpec { network, ..NicSpec::default() };
     for part in parts {
         match part.split_once('=') {
             Some(("mac", mac)) => nic.mac = Some(mac.to_owned()),
             Some(("ip", ip)) => {
                 nic.ip = Some(ip.parse().map_err(|_| format!("{ip:?} is no IPv4 address"))?);
             }
-            _ => return Err(format!("{part:?} is neither mac=MAC nor ip=IP")),
+            Some(("address", address)) => nic.addresses.push(address.to_owned()),
+            Some(("gateway", ip)) => {
+                nic.gateway = Some(ip.parse().map_err(|_| format!("{ip:?} is no IP address"))?);
+            }
+            Some(("dns", ip)) => nic.nameservers.push(ip.parse().map_err(|_| format!("{ip:?} is no IP address"))?),
+            _ => return Err(format!("{part:?} is none of mac=MAC, ip=IP, address=IP/PREFIX, gateway=IP and dns=IP")),
         }
     }
     Ok(nic)
+}
+
+/// Reads a network-config, also one of Netplan's files, where all is below `network`.
+fn network_config(path: &str) -> Result<NetworkConfig, Failure> {
+    let wrong = |why: String| Failure::Usage(format!("{path}: {why}"));
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let mut config: Value = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    if let Some(inner) = config.get_mut("network") {
+        config = inner.take();
+    }
+    serde_json::from_value(config).map_err(|error| wrong(format!("is no network-config of version 2: {error}")))
 }
 
 /// Creates the VM.
@@ -122,6 +147,7 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
             .map(|text| text.trim_end().to_owned())
             .map_err(|error| Failure::Usage(format!("{path}: {error}")))
     };
+    let whole = |path: &String| fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{path}: {error}")));
     let password = match &args.password_file {
         Some(path) => Some(read(path)?),
         None => args.password,
@@ -132,18 +158,18 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
         password,
         ssh_keys: args.ssh_keys.iter().map(read).collect::<Result<_, _>>()?,
         keypairs: args.keypairs,
-        user_data: args
-            .user_data
-            .as_ref()
-            .map(|path| fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{path}: {error}"))))
-            .transpose()?,
+        user_data: args.user_data.as_ref().map(whole).transpose()?,
+        vendor_data: args.vendor_data.as_ref().map(whole).transpose()?,
+        network_config: args.network_config.as_deref().map(network_config).transpose()?,
     };
     let given = cloud_init.hostname.is_some()
         || cloud_init.user.is_some()
         || cloud_init.password.is_some()
         || !cloud_init.ssh_keys.is_empty()
         || !cloud_init.keypairs.is_empty()
-        || cloud_init.user_data.is_some();
+        || cloud_init.user_data.is_some()
+        || cloud_init.vendor_data.is_some()
+        || cloud_init.network_config.is_some();
     let request = CreateVm {
         name: args.name,
         template: args.template,
@@ -178,6 +204,9 @@ mod tests {
         let whole = nic("lan,ip=10.0.0.7,mac=52:54:00:9c:3e:02").unwrap();
         assert_eq!(whole.mac.as_deref(), Some("52:54:00:9c:3e:02"));
         assert_eq!(whole.ip.map(|ip| ip.to_string()).as_deref(), Some("10.0.0.7"));
+        let fixed = nic("lan,address=10.0.0.7/24,address=fd00::7/64,gateway=10.0.0.1,dns=10.0.0.1").unwrap();
+        assert_eq!((fixed.addresses.len(), fixed.nameservers.len(), fixed.gateway.is_some()), (2, 1, true));
+        assert!(nic("lan,gateway=home").unwrap_err().contains("home"));
         assert!(nic("lan,ip=10.0.0").unwrap_err().contains("10.0.0"));
         assert!(nic("lan,vlan=3").unwrap_err().contains("vlan=3"));
     }

@@ -1,10 +1,12 @@
 //! `vmyard vm`
 
+mod console;
 mod create;
 mod credential;
 mod exec;
 mod list;
 mod modify;
+mod screen;
 mod show;
 mod xml;
 
@@ -54,6 +56,14 @@ pub enum Verb {
     Delete(Delete),
     /// Show a VM
     Show(show::Args),
+    /// Attend a VM's serial line with this terminal
+    Console(console::Args),
+    /// Print what a VM has said on its serial line of late
+    SerialLog(screen::Log),
+    /// Open a VM's screen for one VNC client: prints address and password
+    Vnc(Name),
+    /// Take a picture of a VM's screen
+    Screenshot(screen::Shot),
     /// Print a VM's libvirt XML
     Xml(xml::Args),
 }
@@ -207,6 +217,10 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
             args.change.run(client, output, &request)
         }
         Verb::Show(args) => show::run(client, output, args),
+        Verb::Console(args) => console::run(client, args),
+        Verb::SerialLog(args) => screen::log(client, output, args),
+        Verb::Vnc(name) => screen::vnc(client, output, name),
+        Verb::Screenshot(args) => screen::shot(client, output, args),
         Verb::Xml(args) => xml::run(client, output, args),
     }
 }

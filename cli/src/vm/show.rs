@@ -9,6 +9,7 @@ use crate::{
     table,
 };
 use api::{
+    cloud_init::GivenCloudInit,
     credential::CredentialKind,
     guest::GuestInfo,
     nic::Link,
@@ -86,6 +87,10 @@ fn text(vm: &Vm) -> String {
             line("address", format!("{} ({source})", address.address));
         }
     }
+    if let Some(given) = &vm.cloud_init {
+        line("cloud-init", cloud_init(given));
+        given.ssh_key_fingerprints.iter().for_each(|key| line("ssh key", key.clone()));
+    }
     if let Some(usage) = &vm.usage {
         let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value} %"));
         line(
@@ -145,6 +150,23 @@ fn guest_lines(guest: &GuestInfo, line: &mut impl FnMut(&str, String)) {
         let errors: String = cloud_init.errors.iter().map(|error| format!("; {error}")).collect();
         line("cloud-init", format!("{}{errors}", if cloud_init.done { "done" } else { "at work" }));
     }
+}
+
+/// `hostname web-1, user debian with a password, user-data of 312 B`
+fn cloud_init(given: &GivenCloudInit) -> String {
+    let user = given.user.as_ref().map(|user| {
+        let password = if given.password { " with a password" } else { "" };
+        format!("user {user}{password}")
+    });
+    let data = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} of {}", human::size(bytes)));
+    let parts = [
+        Some(format!("hostname {}", given.hostname)),
+        user,
+        data("user-data", given.user_data_bytes),
+        data("vendor-data", given.vendor_data_bytes),
+        data("network-config", given.network_config_bytes),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `disk, cdrom`

@@ -44,12 +44,15 @@ fn the_api_is_as_its_openapi_document_says() {
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     println!("{text}\nin {:?}", begun.elapsed());
     assert!(output.status.success(), "VMYARD_FUZZ_SEED={seed}:\n{text}");
-    // That much was sent, and not only refused for what is in it: 409 is about what is there, like a VM that runs already.
+    // That much was sent, and not only refused.
     let log = lab.server.log();
     let answers = |method: &str, status: u16| log.matches(&format!("\"/api/{method}\" status={status}")).count();
-    for method in ["create-vm", "start-vm", "describe-vm", "list-vms", "create-token"] {
-        assert!(answers(method, 200) + answers(method, 409) > 0 && answers(method, 400) > 0, "{method}:\n{text}");
+    for method in ["create-vm", "describe-vm", "list-vms", "create-token"] {
+        assert!(answers(method, 200) > 0 && answers(method, 400) > 0, "{method}:\n{text}");
     }
+    // Which of these finds its VM in the state that it needs depends on what came before, and how fast that was.
+    let of_state = ["start-vm", "stop-vm", "pause-vm", "resume-vm", "modify-vm-spec"];
+    assert!(of_state.iter().map(|method| answers(method, 200)).sum::<usize>() > 0, "{text}");
     assert!(!log.contains("panicked"), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
 }

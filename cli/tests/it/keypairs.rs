@@ -1,7 +1,7 @@
 //! SSH keypairs, against the real ssh-keygen and by real logins.
 
 use crate::{
-    access::{bare, called_with, code, is_nowhere, ok, token},
+    access::{SERVER_FILES, bare, called_with, code, is_nowhere, ok, token},
     lab::{Lab, Server, eventually},
 };
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ fn private_keys_are_told_once_and_kept_nowhere() {
         }
     }
     for secret in secrets {
-        is_nowhere(&dir.path, &secret);
+        is_nowhere(&dir.path, &secret, &SERVER_FILES);
     }
 }
 
@@ -205,7 +205,7 @@ fn keys_are_imported_and_weak_ones_refused() {
         }
         let secret = private.lines().nth(3).unwrap().to_owned();
         fs::remove_file(file(name)).unwrap();
-        is_nowhere(&dir.path, &secret);
+        is_nowhere(&dir.path, &secret, &SERVER_FILES);
     }
     let halved = &ed25519[..50];
     let swapped = ed25519.replace("ssh-ed25519", "ssh-rsa");

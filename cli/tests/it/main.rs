@@ -13,6 +13,7 @@ mod cli;
 mod cli_change;
 mod cli_guest;
 mod cli_output;
+mod cloud_init;
 mod crash;
 mod credentials;
 mod credentials_boot;
@@ -41,6 +42,8 @@ mod random;
 mod random_snapshots;
 
 mod reset;
+mod screens;
+mod serial;
 mod snapshots;
 mod snapshots_crash;
 mod snapshots_full;

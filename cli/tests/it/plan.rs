@@ -186,6 +186,9 @@ fn what_is_planned_is_done() {
     planned(&lab, seen, "delete-snapshot", json!({"vm": vm, "snapshot": "before"}));
     planned(&lab, seen, "reset-vm-system", json!({"vm": vm}));
     planned(&lab, seen, "reset-vm-system", json!({"vm": vm, "template": "tiny", "delete_snapshots": true}));
+    let console = lab.ok("get-serial-console", json!({"vm": vm, "wait_for_start": true, "record": true}));
+    drop(crate::lab::Socket::open(console["websocket_url"].as_str().unwrap()).unwrap());
+    planned(&lab, seen, "delete-recording", json!({"recording": console["recording"]}));
     let (plan, _) =
         planned(&lab, seen, "delete-vm", json!({"vm": vm, "delete_volumes": true, "delete_snapshots": true}));
     let diff = plan["xml_diff"].as_str().unwrap();

@@ -1,12 +1,13 @@
 //! Domains: what we define ([`spec`]), what we read ([`view`]), what we keep in their metadata ([`metadata`]), and the
 //! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] and [`qemu`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
-//! XML for them).
+//! XML for them; [`display`] and [`serial`] are the consoles).
 
 mod agent;
 mod boot;
 mod cdrom;
 mod commit;
 mod disks;
+mod display;
 mod edits;
 mod guest;
 mod guest_files;
@@ -19,6 +20,7 @@ mod nics;
 mod ops;
 mod qemu;
 mod resize;
+mod serial;
 mod spec;
 mod view;
 
@@ -27,6 +29,7 @@ pub use boot::{BootDevice, BootPlaces};
 pub use cdrom::Drive;
 pub use commit::Merge;
 pub use disks::{DataDisk, DomainDisks};
+pub use display::{Display, Duplex, Picture};
 pub use guest::{Ended, FileSystem, GuestInfo};
 pub use layers::{Freeze, Switch};
 pub use limits::DiskLimits;
@@ -35,5 +38,6 @@ pub use modify::{Before, Labels, Plugged, preview};
 pub use nics::{DomainNics, NicChange};
 pub use ops::{Address, AddressSource, DomainStatus, DomainText, Power, Sample};
 pub use resize::{Headroom, Sizes};
+pub use serial::{SerialInput, SerialLine};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{AtNextStart, DiskView, DomainView, NicView};

@@ -8,6 +8,7 @@
 use super::{
     BootDevice, Metadata,
     cdrom::{DRIVE, SEED_DRIVE, write_drive},
+    display::EXPIRED,
 };
 use crate::{VirtType, xml::Xml};
 use uuid::Uuid;
@@ -183,14 +184,10 @@ impl DomainSpec {
             xml.empty("target", &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")]);
         });
         xml.empty("input", &[("type", "tablet"), ("bus", "virtio")]);
-        let vnc = [
-            ("type", "vnc"),
-            ("autoport", "yes"),
-            ("listen", "127.0.0.1"),
-            ("passwd", self.vnc_password.as_str()),
-            ("passwdValidTo", "1970-01-01T00:00:01"),
-        ];
-        xml.empty("graphics", &vnc);
+        let vnc =
+            [("type", "vnc"), ("autoport", "yes"), ("passwd", self.vnc_password.as_str()), ("passwdValidTo", EXPIRED)];
+        // Without an address it is `vnc_listen` of the node's qemu.conf, which is 127.0.0.1 unless somebody says otherwise.
+        xml.nest("graphics", &vnc, |xml| xml.empty("listen", &[("type", "address")]));
         xml.nest("video", &[], |xml| xml.empty("model", &[("type", "vga")]));
         xml.nest("memballoon", &[("model", "virtio")], |xml| xml.empty("stats", &[("period", BALLOON_PERIOD_S)]));
         xml.nest("rng", &[("model", "virtio")], |xml| xml.text("backend", &[("model", "random")], "/dev/urandom"));

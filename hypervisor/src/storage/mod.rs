@@ -7,10 +7,12 @@ mod image;
 mod pieces;
 mod pool;
 mod rebase;
+mod tail;
 mod transfer;
 mod volume;
 
 pub use copy::Source;
 pub use image::{Format, Image};
 pub use pool::PoolView;
+pub use tail::Tail;
 pub use volume::{Backing, Layer, VolumeView};

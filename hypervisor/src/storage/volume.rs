@@ -272,7 +272,7 @@ fn active(connection: &Connect, pool: Uuid) -> libvirt::Result<Pool> {
 }
 
 /// The volume of this name, looked for on the disk when libvirt doesn't know it (it was made by a libvirtd that died).
-fn find(pool: &Pool, name: &str) -> libvirt::Result<Volume> {
+pub(super) fn find(pool: &Pool, name: &str) -> libvirt::Result<Volume> {
     match pool.volume_by_name(name) {
         Err(error) if error.code == ErrorCode::NO_STORAGE_VOL => {
             when_idle(|| pool.refresh(0))?;

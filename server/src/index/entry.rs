@@ -149,6 +149,7 @@ impl Entry {
             networks: view.map(|view| nics(view, spec)).unwrap_or_default(),
             usage: None,
             user: spec.and_then(|spec| spec.user.clone()),
+            cloud_init: spec.and_then(|spec| spec.cloud_init.clone()),
             credential_checks: Vec::new(),
             guest: None,
             guest_unavailable: None,

@@ -4,6 +4,7 @@ use crate::{App, Result, task::Lock};
 use uuid::Uuid;
 
 pub mod audit;
+pub mod console;
 pub mod copies;
 pub mod find;
 pub mod iso;

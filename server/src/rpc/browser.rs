@@ -1,6 +1,6 @@
 //! What only browsers send: the session's cookie (RFC 6265), and the origin of the page that calls (RFC 6454).
 
-use crate::{Error, Result, ops::session::Change};
+use crate::{Error, Result, app::Reached, ops::session::Change};
 use axum::http::{HeaderMap, header};
 
 /// The cookie with the session's secret.
@@ -48,6 +48,17 @@ pub(super) fn must_be_ours(headers: &HeaderMap) -> Result<()> {
         Page::Ours { .. } => Ok(()),
         Page::Unknown => Err(Error::ForeignOrigin { origin: None, host: host(headers).to_owned() }),
     }
+}
+
+/// How the caller reached this server.
+pub(super) fn reached(headers: &HeaderMap) -> Reached {
+    let by_page = matches!(page(headers), Ok(Page::Ours { https: true }));
+    // A proxy that ends TLS says so. Whoever lies here gets a URL that doesn't work.
+    let by_proxy = headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
+    let host = host(headers);
+    // It goes into a URL.
+    let fits = host.len() <= 255 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+    Reached { host: if fits { host.to_owned() } else { String::new() }, https: by_page || by_proxy }
 }
 
 fn host(headers: &HeaderMap) -> &str {

@@ -1,6 +1,6 @@
-//! The HTTP side: one route for all methods, and the four that are no methods.
+//! The HTTP side: one route for all methods, and those that are no methods.
 
-use super::{Answer, Table, browser, openapi, request};
+use super::{Answer, Table, browser, openapi, request, sockets};
 use crate::{App, Context, Error, Result, auth, auth::Caller, problem};
 use api::Problem;
 use axum::{
@@ -30,8 +30,8 @@ const REQUEST_ID: &str = "x-request-id";
 /// The path of the OpenAPI document.
 const OPENAPI: &str = "/api/openapi.json";
 
-struct Shared {
-    app: App,
+pub(super) struct Shared {
+    pub(super) app: App,
     table: Table,
     openapi: Value,
 }
@@ -45,6 +45,9 @@ pub fn router(app: App, table: Table) -> Router {
         .route("/readyz", get(ready))
         .route(OPENAPI, get(document))
         .route("/api/{method}", post(call))
+        .route("/api/vnc-console/{vm}", get(sockets::vnc))
+        .route("/api/serial-console/{vm}", get(sockets::serial))
+        .route("/api/recordings/{id}", get(sockets::recording))
         .method_not_allowed_fallback(wrong_verb)
         .fallback(no_such_path)
         .layer(middleware::from_fn(with_request_id))
@@ -98,7 +101,7 @@ async fn call(
 }
 
 async fn try_call(shared: &Shared, method: &str, request_id: Uuid, request: Request) -> Result<Answer> {
-    let remote = remote(&request);
+    let (remote, reached) = (remote(&request), browser::reached(request.headers()));
     let caller = match shared.table.is_open(method) {
         // No page of somebody else may sign a browser in, either.
         true => browser::page(request.headers()).map(|_| Caller::anyone())?,
@@ -113,7 +116,7 @@ async fn try_call(shared: &Shared, method: &str, request_id: Uuid, request: Requ
     }
     let body = tokio::time::timeout(BODY, read_body(request.into_body())).await;
     let body = body.map_err(|_| Error::field("", format!("the body did not arrive within {} s", BODY.as_secs())))??;
-    let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7(), request_id, remote };
+    let context = Context { app: shared.app.clone(), caller, task: Uuid::now_v7(), request_id, remote, reached };
     shared.table.call(method, context, request::parse(&body)?).await
 }
 
@@ -135,7 +138,7 @@ async fn read_body(body: Body) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
+pub(super) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
     let header = match (headers.get(header::AUTHORIZATION), browser::session(headers)) {
         // No page can make a browser send this one, so it needs no look at where it comes from.
         (Some(header), _) => header,
@@ -176,7 +179,7 @@ async fn wrong_verb(request: Request) -> Response {
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
     let path = request.uri().path();
     let is_method = path.starts_with("/api/") && path != OPENAPI;
-    let (allowed, text) = match is_method {
+    let (allowed, text) = match is_method && path.matches('/').count() == 2 {
         true => ("POST", "methods are called by POST".to_owned()),
         false => ("GET, HEAD", format!("{path} is read by GET")),
     };
@@ -193,7 +196,7 @@ async fn no_such_path(request: Request) -> Response {
     respond_error(&Error::NoSuchMethod(request.uri().path().to_owned()), id)
 }
 
-fn respond_error(error: &Error, request_id: Uuid) -> Response {
+pub(super) fn respond_error(error: &Error, request_id: Uuid) -> Response {
     respond_problem(&problem::to_wire(error, Some(request_id), None))
 }
 
@@ -207,6 +210,6 @@ fn respond_problem(problem: &Problem) -> Response {
     response
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response {
+pub(super) fn respond(status: StatusCode, kind: &'static str, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], Body::from(body)).into_response()
 }

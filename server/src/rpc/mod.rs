@@ -5,6 +5,7 @@ mod http;
 mod openapi;
 mod replay;
 mod request;
+mod sockets;
 mod strict;
 
 pub use http::router;
@@ -17,12 +18,20 @@ use crate::{
     store::{AuditRecord, ClientToken},
     task::{self, Call as TaskCall, Work},
 };
-use api::{Access, Problem, Rpc, plan::Planned, task::Accepted};
+use api::{
+    Access, Problem, Rpc,
+    plan::Planned,
+    task::{Accepted, Target},
+};
 use futures::{FutureExt, future::BoxFuture};
 use replay::Replays;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// The longest wait for a task.
@@ -32,6 +41,8 @@ const WAIT: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Table {
     methods: BTreeMap<&'static str, Method>,
+    /// Those that change nothing, and whose calls are in the audit all the same.
+    audited: BTreeSet<&'static str>,
     replays: Arc<Replays>,
 }
 
@@ -90,6 +101,30 @@ impl Table {
             .boxed()
         });
         self.add::<R>(call, false);
+        self
+    }
+
+    /// Adds a method that changes nothing, but lets somebody see into a VM or into it: that goes into the audit.
+    pub fn open<R, F, Fut>(mut self, f: F) -> Table
+    where
+        R: Rpc,
+        F: Fn(Context, R) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(R::Reply, Target)>> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Box::new(move |context, fields| {
+            let f = Arc::clone(&f);
+            async move {
+                let (app, entry) = (context.app.clone(), context.audit(R::NAME, "accepted"));
+                let (reply, target) = f(context, request::read::<R>(fields)?).await?;
+                // What isn't in the audit is not given out.
+                app.store.insert_audit(&AuditRecord { target: Some(target), ..entry }).await?;
+                Ok(Answer::Read(request::to_text(&reply)?))
+            }
+            .boxed()
+        });
+        self.add::<R>(call, false);
+        self.audited.insert(R::NAME);
         self
     }
 
@@ -210,7 +245,7 @@ impl Table {
             false => (method.call)(context, fields).await,
         };
         if let Err(error) = &answer
-            && method.info.mutates
+            && (method.info.mutates || self.audited.contains(name))
             && (!asks_only || matches!(error, Error::Forbidden { .. }))
         {
             let entry = AuditRecord { outcome: problem::code(error).as_str().to_owned(), ..entry };
@@ -236,6 +271,7 @@ mod tests {
             copies: crate::copies::Copies::default(),
             later: crate::later::Later::default(),
             credential_checks: Default::default(),
+            consoles: crate::console::Consoles::default(),
             index: Index::new(Vec::new(), Vec::new(), std::iter::empty()),
             tasks: task::Tasks::new(),
             recovered: true.into(),
@@ -252,7 +288,8 @@ mod tests {
             for role in [Access::Anyone, Access::Viewer, Access::Operator, Access::Administrator] {
                 let caller = Caller { name: "somebody".into(), role, ..Caller::anyone() };
                 let (task, request_id) = (Uuid::now_v7(), Uuid::now_v7());
-                let context = Context { app: app.clone(), caller, task, request_id, remote: None };
+                let reached = crate::app::Reached::default();
+                let context = Context { app: app.clone(), caller, task, request_id, remote: None, reached };
                 // A request that no method takes: whoever may call it is told so, nobody else learns even that.
                 let fields = Map::from_iter([("no_such_field".to_owned(), Value::Null)]);
                 let error = table.call(method.name, context, fields).await.err().unwrap();

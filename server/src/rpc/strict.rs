@@ -227,6 +227,7 @@ impl de::Error for Fault {
                 "must be a UUID, like 6f1f3c1e-8a0b-4a7e-9d55-000000000001".to_owned()
             }
             "invalid IPv4 address syntax" => "must be an IPv4 address, like 192.168.122.10".to_owned(),
+            "invalid IP address syntax" => "must be an IP address, like 192.168.122.10 or fd00::7".to_owned(),
             _ => message,
         };
         Fault { message, named: None }
@@ -272,6 +273,7 @@ fn in_our_words(expected: &str) -> &str {
         "a sequence" => "an array",
         "a UUID string" => "a UUID",
         "IPv4 address" => "an IPv4 address",
+        "IP address" => "an IP address",
         other => other,
     }
 }
@@ -345,8 +347,18 @@ mod tests {
                 "networks[0].ip",
                 "must be an IPv4 address, like 192.168.122.10",
             ),
+            (
+                r#"{"networks": [{"network": "n", "gateway": "home"}]}"#,
+                "networks[0].gateway",
+                "must be an IP address, like 192.168.122.10 or fd00::7",
+            ),
+            (r#"{"networks": [{"network": "n", "gateway": 7}]}"#, "networks[0].gateway", "must be an IP address, is 7"),
             (r#"{"networks": [{}]}"#, "networks[0].network", "is missing"),
-            (r#"{"networks": [{"net": "n"}]}"#, "networks[0].net", "is no field here; there are network, mac, ip"),
+            (
+                r#"{"networks": [{"net": "n"}]}"#,
+                "networks[0].net",
+                "is no field here; there are network, mac, ip, addresses, gateway, nameservers",
+            ),
             (r#"{"cloud_init": []}"#, "cloud_init", "must be an object, is an array"),
             (r#"{"firmware": "efi"}"#, "firmware", r#"must be one of bios, uefi, is "efi""#),
             (r#"{"firmware": {"bios": null}}"#, "firmware", "must be one of bios, uefi, is an object"),

@@ -7,7 +7,7 @@ use super::{
     to_json,
 };
 use crate::{Error, Result};
-use api::{Time, vm::Firmware};
+use api::{Time, cloud_init::GivenCloudInit, vm::Firmware};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -94,6 +94,9 @@ pub struct VmSpec {
     pub description: String,
     /// The user that cloud-init sets up.
     pub user: Option<String>,
+    /// What cloud-init was given.
+    #[serde(default)]
+    pub cloud_init: Option<GivenCloudInit>,
     /// What boots it.
     #[serde(default)]
     pub firmware: Firmware,

@@ -137,6 +137,7 @@ fn record(vm: &FleetVm, created_at: i64) -> VmRecord {
             tags: vm.tags.clone(),
             description: String::new(),
             user: None,
+            cloud_init: None,
             firmware: Firmware::default(),
             reserved: Vec::new(),
         },

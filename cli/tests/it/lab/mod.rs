@@ -12,10 +12,12 @@ pub mod fleet;
 pub mod login;
 mod node;
 pub mod server;
+mod socket;
 mod vm;
 
 pub use node::NodeProcess;
 pub use server::{Answer, Server};
+pub use socket::Socket;
 pub use vm::TestVm;
 
 use serde_json::{Value, json};

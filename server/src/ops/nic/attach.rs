@@ -20,7 +20,7 @@ pub async fn attach(context: Context, request: AttachNetwork) -> Result<Work<Nic
     let mut record = vm.record("interfaces", "attach-interface")?.clone();
     // State and definition as they are now, which the index takes in.
     vm.power(app).await?;
-    let wanted = NicSpec { network: request.network, mac: request.mac, ip: request.ip };
+    let wanted = NicSpec { network: request.network, mac: request.mac, ip: request.ip, ..NicSpec::default() };
     let mut chosen = nics::Nics::default();
     nics::choose(app, &vm.node, &mut chosen, &wanted, "").await?;
     let nics::Nics { mut specs, reserved, claims } = chosen;

@@ -1,6 +1,7 @@
 //! Creating a VM: over a template, over a snapshot's image, or with a blank disk.
 
 use super::{
+    cloud_init,
     nics::Nics,
     place::{Place, place},
 };
@@ -10,8 +11,8 @@ use crate::{
     attachments,
     claims::Claim,
     nvram, observe,
-    ops::{copies, keypair, template},
-    seed::{Seed, hash_password},
+    ops::{copies, template},
+    seed::Seed,
     seeds,
     store::{
         CopyRecord, FrozenDisk, Image, TemplateRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
@@ -146,7 +147,8 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
     if boot.contains(&BootDevice::Network) && specs.is_empty() {
         return Err(Error::field("boot_order", "names network, and the VM has no interface"));
     }
-    let seed = seed(app, id, &request, template.as_ref()).await?;
+    let seed = cloud_init::seed(app, id, &request, template.as_ref(), &specs).await?;
+    let (seed, given) = seed.unzip();
     let record = VmRecord {
         id,
         domain: format!("{}-{}", request.name, &id.simple().to_string()[..8]),
@@ -166,6 +168,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
             tags: request.tags,
             description: request.description,
             user: seed.as_ref().and_then(|seed| seed.user.clone()),
+            cloud_init: given,
             firmware: request.firmware,
             reserved,
         },
@@ -402,41 +405,4 @@ pub(super) fn boot_device(device: api::vm::BootDevice) -> BootDevice {
         api::vm::BootDevice::Cdrom => BootDevice::Cdrom,
         api::vm::BootDevice::Network => BootDevice::Network,
     }
-}
-
-/// The seed, with the password hashed; from here on nobody has it in the clear.
-async fn seed(app: &App, vm: Uuid, request: &CreateVm, template: Option<&TemplateRecord>) -> Result<Option<Seed>> {
-    let given = request.cloud_init.clone().unwrap_or_default();
-    let Some(template) = template else {
-        return match request.cloud_init {
-            None => Ok(None),
-            Some(_) => Err(Error::field("cloud_init", "there is no template with cloud-init to read it")),
-        };
-    };
-    if !template.spec.cloud_init {
-        return match request.cloud_init {
-            None => Ok(None),
-            Some(_) => {
-                Err(Error::field("cloud_init", format!("template {} has no cloud-init to read it", template.name)))
-            }
-        };
-    }
-    let user = given.user.or(template.spec.default_user.clone());
-    let keys = keypair::authorized(app, "cloud_init.", &given.ssh_keys, &given.keypairs).await?;
-    let for_nobody = user.is_none() && (given.password.is_some() || !keys.is_empty());
-    if for_nobody {
-        return Err(Error::field(
-            "cloud_init.user",
-            "is needed for a password or keys, since the template has no default user",
-        ));
-    }
-    let hostname = |name: &str| name.replace(['_', '.'], "-").trim_matches('-').to_owned();
-    Ok(Some(Seed {
-        instance_id: vm,
-        hostname: given.hostname.unwrap_or_else(|| hostname(&request.name)),
-        user,
-        password_hash: given.password.as_deref().map(hash_password).transpose()?,
-        ssh_keys: keys.into_iter().map(|key| key.line).collect(),
-        user_data: given.user_data,
-    }))
 }

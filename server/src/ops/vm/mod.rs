@@ -1,6 +1,7 @@
 //! Virtual machines.
 
 mod ask;
+mod cloud_init;
 pub mod create;
 pub mod credential;
 pub mod delete;

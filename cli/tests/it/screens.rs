@@ -1,0 +1,283 @@
+//! Screens of VMs: get-vnc-console with a VNC client and by WebSocket, who is let in, and pictures.
+
+use crate::lab::{Lab, Socket, TestVm, eventually};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::Write,
+    net::TcpStream,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+const DAY: Duration = Duration::from_secs(90);
+
+/// The file in which VNC clients keep a password: DES by a key that all of them know.
+fn password_file(lab: &Lab, password: &str) -> String {
+    let path = lab.dir.path.join("vnc-password").display().to_string();
+    let key = "e84ad660c4721ae0";
+    let providers = ["-provider", "legacy", "-provider", "default"];
+    let mut child = Command::new("openssl")
+        .args(["enc", "-des-ecb", "-nopad", "-K", key, "-out", &path])
+        .args(providers)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    path
+}
+
+/// A picture as a VNC client of another make takes it; what it says when it gets none.
+fn snapshot(lab: &Lab, console: &Value, password: &str) -> Result<Vec<u8>, String> {
+    let out = lab.dir.path.join("screen.jpg");
+    let _ = fs::remove_file(&out);
+    // It counts ports from 5900 on.
+    let display = format!("{}:{}", console["host"].as_str().unwrap(), console["port"].as_u64().unwrap() - 5900);
+    let said = Command::new("vncsnapshot")
+        .args(["-quiet", "-passwd", &password_file(lab, password), &display])
+        .arg(&out)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    fs::read(&out).map_err(|_| String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
+}
+
+/// Whether somebody listens there.
+fn is_open(console: &Value) -> bool {
+    TcpStream::connect((console["host"].as_str().unwrap(), u16::try_from(console["port"].as_u64().unwrap()).unwrap()))
+        .is_ok()
+}
+
+/// Comes in by WebSocket as noVNC does; returns the connection after ServerInit, and the desktop's name and size.
+fn browse(console: &Value) -> (Socket, (String, u16, u16)) {
+    let mut socket = Socket::open(console["websocket_url"].as_str().unwrap()).unwrap();
+    assert_eq!(socket.take(12), b"RFB 003.008\n");
+    socket.send(b"RFB 003.008\n");
+    // One security type: none. No password is asked for.
+    assert_eq!(socket.take(2), [1, 1]);
+    socket.send(&[1]);
+    assert_eq!(socket.take(4), [0; 4]);
+    // Not shared: it must throw nobody out all the same.
+    socket.send(&[0]);
+    let init = socket.take(24);
+    let length = u32::from_be_bytes(init[20..24].try_into().unwrap()) as usize;
+    let name = String::from_utf8(socket.take(length)).unwrap();
+    (socket, (name, u16::from_be_bytes([init[0], init[1]]), u16::from_be_bytes([init[2], init[3]])))
+}
+
+/// Asks for the whole screen, and waits for the beginning of an update.
+fn update(socket: &mut Socket, (width, height): (u16, u16)) {
+    let [w, v] = width.to_be_bytes();
+    let [h, i] = height.to_be_bytes();
+    socket.send(&[3, 0, 0, 0, 0, 0, w, v, h, i]);
+    socket.until("an update", DAY, |socket| (socket.bytes.len() > 1000 && socket.bytes[0] == 0).then_some(()));
+    socket.bytes.clear();
+}
+
+/// What must be so wherever the VM runs.
+fn two_callers(vm: &TestVm<'_>) {
+    let lab = vm.lab;
+    let one = vm.ok("get-vnc-console", json!({}));
+    let other = vm.ok("get-vnc-console", json!({}));
+    assert_eq!(one["password"].as_str().unwrap().len(), 8);
+    assert!(one["port"] != other["port"] && one["password"] != other["password"]);
+    let (mut browser, (_, width, height)) = browse(&one);
+    assert!(width >= 640 && height >= 400, "{width} x {height}");
+    update(&mut browser, (width, height));
+
+    // A wrong password is refused, the right one still works, and the port closes when its client leaves.
+    let wrong = snapshot(lab, &other, "wrongwro").unwrap_err();
+    assert!(wrong.to_lowercase().contains("auth"), "{wrong}");
+    assert!(snapshot(lab, &other, one["password"].as_str().unwrap()).is_err());
+    let picture = snapshot(lab, &other, other["password"].as_str().unwrap()).unwrap();
+    assert!(picture.starts_with(&[0xff, 0xd8, 0xff]) && picture.len() > 2000, "{} bytes", picture.len());
+    eventually("the port closes", Duration::from_secs(10), || (!is_open(&other)).then_some(()));
+
+    // Who watched goes on watching; a second one beside them.
+    let (mut second, _) = browse(&vm.ok("get-vnc-console", json!({})));
+    update(&mut second, (width, height));
+    update(&mut browser, (width, height));
+
+    let shot = vm.ok("get-vm-screenshot", json!({}));
+    let png = BASE64_STANDARD.decode(shot["png_base64"].as_str().unwrap()).unwrap();
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"));
+    assert_eq!((&shot["width"], &shot["height"]), (&json!(width), &json!(height)));
+
+    // The power goes: so do the sessions.
+    vm.ok("stop-vm", json!({"force": true}));
+    for socket in [&mut browser, &mut second] {
+        assert!(!socket.end(Duration::from_secs(20)).is_empty());
+    }
+}
+
+#[test]
+fn two_callers_of_a_local_vm() {
+    let lab = Lab::own();
+    let vm = lab.create("screen").start().ready();
+    two_callers(&vm);
+    // Neither tickets nor passwords are anywhere.
+    let one = vm.ok("start-vm", json!({}));
+    assert_eq!(one["state"], "running");
+    let console = vm.ok("get-vnc-console", json!({}));
+    let (_, ticket) = console["websocket_url"].as_str().unwrap().split_once("ticket=").unwrap();
+    let mut places = vec![lab.server.log().into_bytes()];
+    for entry in fs::read_dir(lab.dir.path.join("data")).unwrap() {
+        places.extend(fs::read(entry.unwrap().path()));
+    }
+    for secret in [ticket, console["password"].as_str().unwrap()] {
+        assert!(!places.iter().any(|bytes| bytes.windows(secret.len()).any(|window| window == secret.as_bytes())));
+    }
+    let audit = lab.ok("list-audit", json!({"method": "get-vnc-console"}));
+    assert_eq!(
+        (&audit["audit"][0]["outcome"], &audit["audit"][0]["target"]["name"]),
+        (&json!("accepted"), &json!(vm.name))
+    );
+}
+
+#[test]
+fn two_callers_of_a_vm_on_another_machine() {
+    let lab = Lab::remote();
+    let vm = lab.create("far").start().ready();
+    two_callers(&vm);
+}
+
+#[test]
+fn who_is_let_in() {
+    let lab = Lab::own();
+    let (vm, other) = (lab.create("door").start(), lab.create("else").start());
+    let url = |console: &Value| console["websocket_url"].as_str().unwrap().to_owned();
+    let refused = |url: &str, headers: &[(&'static str, &str)], status: u16, code: &str| {
+        let (is, body) = Socket::open_with(url, headers).err().unwrap();
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((is, problem["code"].as_str()), (status, Some(code)), "{url}: {body}");
+        problem["detail"].as_str().unwrap().to_owned()
+    };
+    // Once.
+    let console = vm.ok("get-vnc-console", json!({}));
+    drop(browse(&console));
+    assert!(refused(&url(&console), &[], 401, "unauthenticated").contains("60 seconds"));
+    // For its VM; and a ticket that was shown at the wrong door is worth nothing.
+    let console = vm.ok("get-vnc-console", json!({}));
+    let elsewhere = url(&console).replace(&vm.id, &other.id);
+    assert!(refused(&elsewhere, &[], 401, "unauthenticated").contains("another VM"));
+    refused(&url(&console), &[], 401, "unauthenticated");
+    // For its kind of console.
+    let console = vm.ok("get-vnc-console", json!({}));
+    refused(&url(&console).replace("vnc-console", "serial-console"), &[], 401, "unauthenticated");
+    // From a page of this server, or from no page.
+    let console = vm.ok("get-vnc-console", json!({}));
+    refused(&url(&console), &[("origin", "http://evil.example")], 403, "forbidden");
+    let ours = lab.server.url.clone();
+    assert!(Socket::open_with(&url(&console), &[("origin", &ours)]).is_ok());
+    // For who asked for it.
+    let token = |name: &str| {
+        lab.ok("create-token", json!({"name": name, "role": "operator"}))["token"].as_str().unwrap().to_owned()
+    };
+    let (alice, bob) = (token("alice"), token("bob"));
+    let ask = |token: &str| {
+        let answer =
+            lab.server.post("get-vnc-console", Some(token), "application/json", json!({"vm": vm.name}).to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    };
+    let console = ask(&alice);
+    refused(&url(&console), &[("authorization", &format!("Bearer {bob}"))], 401, "unauthenticated");
+    let console = ask(&alice);
+    assert!(Socket::open_with(&url(&console), &[("authorization", &format!("Bearer {alice}"))]).is_ok());
+    // Not for who may not, nor for who may no longer, however far they are.
+    let viewer = lab.ok("create-token", json!({"name": "eve", "role": "viewer"}));
+    let answer = lab.server.post(
+        "get-vnc-console",
+        viewer["token"].as_str(),
+        "application/json",
+        json!({"vm": vm.name}).to_string(),
+    );
+    assert_eq!(answer.status, 403);
+    assert_eq!(lab.ok("list-audit", json!({"caller": "eve"}))["audit"][0]["outcome"], "forbidden");
+    let (waiting, (mut open, _)) = (ask(&alice), browse(&ask(&alice)));
+    lab.ok("delete-token", json!({"token": "alice"}));
+    refused(&url(&waiting), &[], 401, "unauthenticated");
+    assert!(open.end(Duration::from_secs(30)).contains("token was deleted"));
+    // Not without a ticket, nor without a WebSocket.
+    let path = format!("/api/vnc-console/{}", vm.id);
+    let bare = format!("{}{path}", lab.server.url.replace("http", "ws"));
+    refused(&bare, &[], 401, "unauthenticated");
+    refused(&format!("{bare}?ticket=%ff&ticket=x"), &[], 401, "unauthenticated");
+    refused(&bare.replace(&vm.id, "no-id"), &[], 404, "not_found");
+    let answer = lab.server.get(&path);
+    assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("invalid")), "{answer:?}");
+    assert_eq!(lab.server.post(&format!("vnc-console/{}", vm.id), None, "application/json", "{}").status, 405);
+
+    // A port that nobody uses closes, and its ticket with it.
+    let console = vm.ok("get-vnc-console", json!({}));
+    // Whoever connects and says nothing keeps nobody out.
+    let silent: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            TcpStream::connect((
+                console["host"].as_str().unwrap(),
+                u16::try_from(console["port"].as_u64().unwrap()).unwrap(),
+            ))
+            .unwrap()
+        })
+        .collect();
+    assert!(is_open(&console));
+    eventually("the port closes", Duration::from_secs(90), || {
+        std::thread::sleep(Duration::from_millis(500));
+        (!is_open(&console)).then_some(())
+    });
+    drop(silent);
+    eventually("the ticket's time is over", Duration::from_secs(10), || {
+        let now = lab.ok("get-serial-console", json!({"vm": vm.name}))["expires_at"].as_str().unwrap().to_owned();
+        // Another ticket's end is a minute from now.
+        (minute_before(&now) > console["expires_at"].as_str().unwrap().to_owned()).then_some(())
+    });
+    refused(&url(&console), &[], 401, "unauthenticated");
+}
+
+/// A time a minute earlier, as text; good enough within an hour.
+fn minute_before(time: &str) -> String {
+    let minute: u32 = time[14..16].parse().unwrap();
+    match minute {
+        // Of the hour before: the comparison waits until the next minute.
+        0 => String::new(),
+        _ => format!("{}{:02}{}", &time[..14], minute - 1, &time[16..]),
+    }
+}
+
+#[test]
+fn without_a_screen() {
+    let lab = Lab::own();
+    let vm = lab.create("blind");
+    for method in ["get-vnc-console", "get-vm-screenshot"] {
+        vm.err(method, json!({}), 409, "wrong_state");
+        lab.err(method, json!({"vm": "nobody"}), 404, "not_found");
+        lab.err(method, json!({"vm": vm.name, "size": 1}), 400, "invalid");
+    }
+    // One of somebody else's, without a display.
+    let xml = "<domain type='qemu'><name>headless</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+        <os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>";
+    let path = lab.dir.path.join("headless.xml");
+    fs::write(&path, xml).unwrap();
+    lab.node.virsh(&["create", &path.display().to_string()]);
+    eventually("it is seen", Duration::from_secs(10), || {
+        (lab.server.call("describe-vm", json!({"vm": "headless"})).status == 200).then_some(())
+    });
+    let problem = lab.err("get-vnc-console", json!({"vm": "headless"}), 422, "unsupported");
+    assert!(problem["detail"].as_str().unwrap().contains("no VNC display"), "{problem}");
+    // QEMU is killed while somebody watches.
+    vm.ok("start-vm", json!({}));
+    let (mut watching, _) = browse(&vm.ok("get-vnc-console", json!({})));
+    let waiting = vm.ok("get-vnc-console", json!({}));
+    lab.node.virsh(&["destroy", vm.created["domain"].as_str().unwrap()]);
+    assert!(watching.end(Duration::from_secs(20)).contains("ended"));
+    // Who comes too late is told so.
+    let mut late = Socket::open(waiting["websocket_url"].as_str().unwrap()).unwrap();
+    late.take(12);
+    late.send(b"RFB 003.008\n");
+    late.take(2);
+    late.send(&[1]);
+    assert_eq!(late.take(4), [0, 0, 0, 1]);
+    assert!(!late.end(Duration::from_secs(20)).is_empty());
+}
