@@ -10,6 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 started := $(shell date +%s)
 cache := $(or $(VMYARD_CACHE),/var/cache/vmyard)
 template := $(cache)/tiny.qcow2
+debian := $(cache)/debian.qcow2
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Tests start libvirtd and guests, so they run as root. For other users only the test programs do, not cargo:
@@ -43,7 +44,7 @@ test: prepare-test template schemathesis novnc ## Run all tests, with real guest
 	$(call timed,cargo test --workspace --no-fail-fast && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
 
 .PHONY: test-full
-test-full: prepare-test template schemathesis novnc ## The same, with the long ones: cloud image, all kill points, long random sequences
+test-full: prepare-test-full template debian-template schemathesis novnc ## The same, with the long ones: cloud image, all kill points, long random sequences
 	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace --no-fail-fast -- --include-ignored)
 
 # First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
@@ -76,7 +77,7 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove what was built here, and the cached template and packages (not the server's data)
 	cargo clean
-	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/novnc' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/debian.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/novnc' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
 
 .PHONY: prepare
 prepare:
@@ -85,6 +86,10 @@ prepare:
 .PHONY: prepare-test
 prepare-test:
 	@scripts/prepare --test
+
+.PHONY: prepare-test-full
+prepare-test-full:
+	@scripts/prepare --test-full
 
 .PHONY: schemathesis
 schemathesis: | prepare-test
@@ -101,3 +106,10 @@ template: $(template)
 $(template): scripts/tiny-template $(shell find scripts/tiny -type f) | prepare
 	@$(sudo) mkdir -p -- '$(cache)'
 	@$(sudo) env 'VMYARD_CACHE=$(cache)' scripts/tiny-template '$@'
+
+.PHONY: debian-template
+debian-template: $(debian) ## Make the real cloud image that test-full needs: Debian with cloud-init
+
+$(debian): scripts/debian-template | prepare-test-full
+	@$(sudo) mkdir -p -- '$(cache)'
+	@$(sudo) scripts/debian-template '$@'

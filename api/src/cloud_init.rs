@@ -13,7 +13,7 @@ const PASSWORD_BYTES_MAX: usize = 511;
 const HOSTNAME_PATTERN: &str =
     "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
 /// What [`check_password`] asks for.
-const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
+pub(crate) const PASSWORD_PATTERN: &str = r"^[^\u0000\n\r]*$";
 /// What [`check_user_data`] asks for.
 const USER_DATA_PATTERN: &str = "^(#cloud-config|#cloud-boothook|#include|#part-handler|#!|## template:)";
 
@@ -119,7 +119,7 @@ fn check_hostname(value: &str, _: &()) -> garde::Result {
     Ok(())
 }
 
-fn check_password(value: &str, _: &()) -> garde::Result {
+pub(crate) fn check_password(value: &str, _: &()) -> garde::Result {
     let length = value.chars().count();
     if !(1..=256).contains(&length) || value.len() > PASSWORD_BYTES_MAX {
         let (bytes, most) = (value.len(), PASSWORD_BYTES_MAX);

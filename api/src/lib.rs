@@ -7,7 +7,9 @@
 pub mod audit;
 pub mod cloud_init;
 pub mod console;
+pub mod credential;
 pub mod disk;
+pub mod guest;
 pub mod iso;
 pub mod keypair;
 pub mod modify;

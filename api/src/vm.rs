@@ -1,6 +1,9 @@
 //! Virtual machines.
 
-use crate::{Access, CloudInit, Rpc, Time, cloud_init::GivenCloudInit, disk::Disk, network_config, nic::Nic, rules};
+use crate::{
+    Access, CloudInit, Rpc, Time, cloud_init::GivenCloudInit, credential::CredentialCheck, disk::Disk,
+    guest::GuestInfo, network_config, nic::Nic, rules,
+};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,6 +60,12 @@ pub struct Vm {
     pub user: Option<String>,
     /// What cloud-init was given when Vmyard made it; null where there is no seed.
     pub cloud_init: Option<GivenCloudInit>,
+    /// Resets of passwords and keys that wait for its next boot, and what came of them (describe-vm only).
+    pub credential_checks: Vec<CredentialCheck>,
+    /// What the guest's agent tells (describe-vm with `guest_info` only).
+    pub guest: Option<GuestInfo>,
+    /// Why it tells nothing, where it was asked.
+    pub guest_unavailable: Option<String>,
     /// Whether Vmyard made it (or adopted it); others can be listed, started and stopped.
     pub managed: bool,
     /// Whether the row may be out of date: its node doesn't answer.
@@ -492,6 +501,10 @@ pub struct DescribeVm {
     #[garde(custom(rules::reference))]
     #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
+    /// Whether to ask the guest's agent what goes on in the guest (`guest`); it has 8 s to tell.
+    #[serde(default)]
+    #[garde(skip)]
+    pub guest_info: bool,
 }
 
 impl Rpc for DescribeVm {

@@ -24,12 +24,20 @@ pub enum Failure {
     Problem(Box<Problem>),
     /// The work goes on, for longer than anybody waited.
     Pending(Uuid),
+    /// A command in a guest has not ended well.
+    Ended {
+        /// Its exit code.
+        code: u8,
+        /// How it ended.
+        text: String,
+    },
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) | Failure::Unreachable(text) => write!(f, "error: {text}"),
+            Failure::Ended { text, .. } => write!(f, "{text}"),
             Failure::Pending(task) => {
                 write!(
                     f,
@@ -61,6 +69,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
             Failure::Pending(_) => 4,
+            Failure::Ended { code, .. } => *code,
         })
     }
 }

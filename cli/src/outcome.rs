@@ -5,7 +5,9 @@ use crate::{human, table};
 use api::{
     Rpc,
     console::DeleteRecording,
+    credential::{ResetVmKeypair, ResetVmPassword},
     disk::ModifyDisk,
+    guest::ExecInVm,
     iso::{AttachIso, EjectIso},
     keypair::{CreateKeypair, DeleteKeypair, ImportKeypair},
     modify::{ModifyVmSpec, ResetVmSystem},
@@ -44,6 +46,12 @@ pub fn text(method: &str, reply: &Value) -> String {
             let (live, pending) = (line("live", "in effect"), line("pending", "waiting for its next boot"));
             format!("{}{live}{pending}", vm(&reply["vm"]))
         }
+        ResetVmPassword::NAME | ResetVmKeypair::NAME => reset(method, reply),
+        ExecInVm::NAME => match (reply["running"] == true, reply["exit_code"].as_i64()) {
+            (true, _) => format!("process {} is still running", reply["pid"]),
+            (_, Some(code)) => format!("process {} ended with exit code {code}", reply["pid"]),
+            _ => format!("signal {} ended process {}", reply["signal"], reply["pid"]),
+        },
         DeleteVm::NAME => {
             let kept = reply["kept"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let kept: String = kept.map(|path| format!("\nkept: {path}")).collect();
@@ -117,6 +125,28 @@ pub fn text(method: &str, reply: &Value) -> String {
         }
         // A method that this program doesn't know yet.
         _ => table::describe(reply, &["name", "id", "state"]),
+    }
+}
+
+/// What was reset, how, and from when on; with the password last, on a line of its own.
+fn reset(method: &str, reply: &Value) -> String {
+    let what = if method == ResetVmPassword::NAME { "the password" } else { "the SSH keys" };
+    let when = match (of(reply, "applied"), reply["reboot_asked"] == true) {
+        ("next_boot", true) => "set when the guest boots; it was asked to reboot",
+        ("next_boot", false) => "set when the guest boots the next time",
+        _ => "set",
+    };
+    let mut text = format!("{what} of {} in VM {}: {when}", of(reply, "user"), of(&reply["vm"], "name"));
+    text.push_str(&format!(" (by {})", of(reply, "method")));
+    for warning in reply["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
+    if reply["secret_expired"] == true {
+        text.push_str("\nthe password is not told any more");
+    }
+    match reply["password"].as_str() {
+        Some(password) => format!("{text}\n{password}"),
+        None => text,
     }
 }
 

@@ -43,6 +43,11 @@ impl Output {
         self.format == Format::Wide
     }
 
+    /// Whether the server's answer was asked for as it is.
+    pub fn is_data(self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
     /// Prints an answer: whole where data was asked for, else as this text.
     pub fn answer(self, answer: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {

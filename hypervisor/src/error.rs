@@ -39,6 +39,8 @@ pub enum ErrorKind {
     NoSpace,
     /// The guest agent doesn't answer.
     Agent,
+    /// The guest agent answers that it can't, or won't.
+    AgentRefused,
     /// This libvirt, QEMU or object can't do it.
     Unsupported,
     /// What was given is not acceptable: an image that is refused, a file that is not there.
@@ -77,6 +79,10 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     if error.message.contains("asynchronous jobs running") {
         return ErrorKind::Busy;
     }
+    // Before libvirt 9.1 it has no code of its own.
+    if error.message.contains("unable to execute QEMU agent command") {
+        return ErrorKind::AgentRefused;
+    }
     match error.code {
         ErrorCode::NO_DOMAIN
         | ErrorCode::NO_STORAGE_POOL
@@ -86,7 +92,10 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
         ErrorCode::DOM_EXIST | ErrorCode::STORAGE_VOL_EXIST | ErrorCode::NETWORK_EXIST => ErrorKind::Exists,
         ErrorCode::OPERATION_INVALID => ErrorKind::WrongState,
         ErrorCode::RESOURCE_BUSY | ErrorCode::OPERATION_TIMEOUT => ErrorKind::Busy,
-        ErrorCode::AGENT_UNRESPONSIVE | ErrorCode::AGENT_UNSYNCED => ErrorKind::Agent,
+        ErrorCode::AGENT_UNRESPONSIVE | ErrorCode::AGENT_UNSYNCED | ErrorCode::AGENT_COMMAND_TIMEOUT => {
+            ErrorKind::Agent
+        }
+        ErrorCode::AGENT_COMMAND_FAILED => ErrorKind::AgentRefused,
         ErrorCode::NO_SUPPORT
         | ErrorCode::CONFIG_UNSUPPORTED
         | ErrorCode::OPERATION_UNSUPPORTED

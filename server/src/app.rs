@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     console::Consoles,
     copies::Copies,
+    credential_checks::CredentialChecks,
     index::Index,
     later::Later,
     nodes::{Member, Nodes},
@@ -55,6 +56,8 @@ pub struct Parts {
     pub copies: Copies,
     /// What is tried again after a while.
     pub later: Later,
+    /// The resets of credentials that wait for a boot.
+    pub credential_checks: CredentialChecks,
     /// Consoles that are open, and tickets to them.
     pub consoles: Consoles,
     /// The tasks at work.

@@ -50,6 +50,7 @@ pub async fn forget_vm(app: &App, vm: Uuid) -> Result<()> {
         sync(app, volume.id).await?;
     }
     app.index.drop_record(vm);
+    app.credential_checks.forget_vm(vm);
     Ok(())
 }
 

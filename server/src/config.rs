@@ -26,6 +26,8 @@ pub struct Config {
     pub nodes: BTreeMap<String, NodeSettings>,
     /// Seconds between two scans of a node.
     pub scan_interval_s: u64,
+    /// The fewest characters of a password that reset-vm-password takes; 0 takes all.
+    pub min_password_length: usize,
 }
 
 /// A node's settings.
@@ -138,6 +140,7 @@ impl Default for Config {
             database: None,
             nodes: BTreeMap::new(),
             scan_interval_s: 10,
+            min_password_length: 0,
         }
     }
 }

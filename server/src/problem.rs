@@ -105,7 +105,9 @@ pub fn code(error: &Error) -> Code {
             ErrorKind::NoSpace => Code::NoCapacity,
             ErrorKind::Agent => Code::AgentUnavailable,
             // What QEMU or libvirt refuse is no bug of ours: the node can't do it as it is.
-            ErrorKind::Unsupported | ErrorKind::Refused | ErrorKind::Failed => Code::Unsupported,
+            ErrorKind::Unsupported | ErrorKind::Refused | ErrorKind::AgentRefused | ErrorKind::Failed => {
+                Code::Unsupported
+            }
         },
     }
 }

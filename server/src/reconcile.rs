@@ -1,6 +1,6 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, housekeeping, nodes::Member, observe::refresh, ops, seeds, task};
+use crate::{App, Result, credential_checks, housekeeping, nodes::Member, observe::refresh, ops, seeds, task};
 use futures::StreamExt;
 use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::{
@@ -61,6 +61,7 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
                     tokio::spawn(async move {
                         if let Ok(node) = app.node(&node) {
                             read_agent_addresses(&app, &node, domain).await;
+                            check_credentials(&app, &node, domain).await;
                         }
                     });
                 }
@@ -136,6 +137,16 @@ async fn ask_agents_for_ever(app: App, node: Node) {
         });
         let asked = futures::stream::iter(guests).map(|id| read_agent_addresses(&app, &node, id));
         asked.buffer_unordered(AGENTS_AT_ONCE).collect::<()>().await;
+        let here = |id: &Uuid| app.index.get(*id).is_some_and(|entry| entry.node == node.name());
+        let waiting = app.credential_checks.waiting().into_iter().filter(here);
+        let checked = futures::stream::iter(waiting).map(|id| check_credentials(&app, &node, id));
+        checked.buffer_unordered(AGENTS_AT_ONCE).collect::<()>().await;
+    }
+}
+
+async fn check_credentials(app: &App, node: &Node, id: Uuid) {
+    if let Err(error) = credential_checks::look(app, node, id).await {
+        tracing::warn!(%error, %id, "what came of a reset is not noted");
     }
 }
 

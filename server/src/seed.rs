@@ -4,18 +4,11 @@
 //! memory. The password is in it as a
 //! `$6$` hash only.
 
-use crate::{Error, Result};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hadris_iso::{
-    joliet::JolietLevel,
-    read::PathSeparator,
-    write::{
-        File, InputFiles, IsoImageWriter,
-        options::{BaseIsoLevel, CreationFeatures, IsoFormatOptions},
-    },
+use crate::{
+    Error, Result,
+    seed_parts::{SeedFiles, USER_DATA, UserData},
 };
 use serde::Serialize;
-use std::{io::Cursor, sync::Arc};
 use uuid::Uuid;
 
 /// What goes into a seed.
@@ -70,38 +63,10 @@ struct User<'a> {
 impl Seed {
     /// The image's bytes.
     pub fn to_iso(&self) -> Result<Vec<u8>> {
-        let file =
-            |name: &str, text: String| File::File { name: Arc::new(name.to_owned()), contents: text.into_bytes() };
-        let mut files = vec![file("meta-data", self.meta_data()?), file("user-data", self.user_data()?)];
-        files.extend(self.vendor_data.clone().map(|text| file("vendor-data", text)));
-        files.extend(self.network_config.clone().map(|text| file("network-config", text)));
-        let files = InputFiles { path_separator: PathSeparator::ForwardSlash, files };
-        let options = IsoFormatOptions {
-            volume_name: "CIDATA".to_owned(),
-            sector_size: 2048,
-            path_separator: PathSeparator::ForwardSlash,
-            features: CreationFeatures {
-                filenames: BaseIsoLevel::Level1 { supports_lowercase: false, supports_rrip: false },
-                long_filenames: false,
-                // Linux reads names like `user-data` from the Joliet tree.
-                joliet: Some(JolietLevel::Level3),
-                rock_ridge: None,
-                el_torito: None,
-                ..CreationFeatures::default()
-            },
-            system_id: None,
-            volume_set_id: None,
-            publisher_id: None,
-            preparer_id: None,
-            application_id: None,
-            strict_charset: false,
-        };
-        let mut image = Cursor::new(Vec::new());
-        IsoImageWriter::create(&mut image, files, options)
-            .map_err(|error| Error::Internal(format!("make the seed: {error:?}")))?;
-        let mut bytes = image.into_inner();
-        bytes.resize(bytes.len().next_multiple_of(2048), 0);
-        Ok(bytes)
+        let files = SeedFiles::default().with("meta-data", self.meta_data()?).with(USER_DATA, self.user_data()?);
+        let more = [("vendor-data", &self.vendor_data), ("network-config", &self.network_config)];
+        let given = more.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        given.fold(files, |files, (name, text)| files.with(name, text)).to_iso()
     }
 
     fn meta_data(&self) -> Result<String> {
@@ -125,38 +90,8 @@ impl Seed {
         };
         let ours = format!("#cloud-config\n{}", yaml(&config)?);
         let Some(theirs) = &self.user_data else { return Ok(ours) };
-        let boundary = format!("vmyard-{}", self.instance_id.simple());
-        let part = |kind: &str, name: &str, text: &str| {
-            let body: Vec<String> = STANDARD
-                .encode(text)
-                .as_bytes()
-                .chunks(76)
-                .map(|line| String::from_utf8_lossy(line).into_owned())
-                .collect();
-            format!(
-                "--{boundary}\r\nContent-Type: {kind}; charset=\"utf-8\"\r\nMIME-Version: 1.0\r\n\
-                 X-Merge-Type: list(append)+dict(no_replace,recurse_list)+str()\r\n\
-                 Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=\"{name}\"\r\n\r\n{}\r\n",
-                body.join("\r\n")
-            )
-        };
-        Ok(format!(
-            "Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\nMIME-Version: 1.0\r\n\r\n{}{}--{boundary}--\r\n",
-            part("text/cloud-config", "vmyard.yaml", &ours),
-            part(content_type(theirs), "user-data", theirs),
-        ))
-    }
-}
-
-/// The MIME type of user-data, by its first line, as cloud-init tells them apart.
-fn content_type(user_data: &str) -> &'static str {
-    match user_data {
-        text if text.starts_with("#cloud-config-archive") => "text/cloud-config-archive",
-        text if text.starts_with("#cloud-config") => "text/cloud-config",
-        text if text.starts_with("#cloud-boothook") => "text/cloud-boothook",
-        text if text.starts_with("#include") => "text/x-include-url",
-        text if text.starts_with("#!") => "text/x-shellscript",
-        _ => "text/plain",
+        let both = UserData::new(format!("vmyard-{}", self.instance_id.simple()));
+        Ok(both.with("vmyard.yaml", Some(&ours)).with("user-data", Some(theirs)).to_text())
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     config::NodeSettings,
     console,
     copies::Copies,
+    credential_checks::CredentialChecks,
     housekeeping,
     index::Index,
     methods,
@@ -106,6 +107,7 @@ async fn start(mut config: Config) -> Result<App> {
     }
     let (vms, volumes) = (store.vms().await?, store.volumes().await?);
     let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
+    let credential_checks = CredentialChecks::new(store.credential_checks().await?);
     let app = App::new(Parts {
         config,
         store,
@@ -114,6 +116,7 @@ async fn start(mut config: Config) -> Result<App> {
         events: sender,
         copies: Copies::default(),
         later: crate::later::Later::default(),
+        credential_checks,
         consoles: console::Consoles::default(),
         tasks: Tasks::new(),
         recovered: std::sync::atomic::AtomicBool::new(false),

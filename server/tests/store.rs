@@ -7,6 +7,7 @@ mod access;
 
 use api::{
     Access, Time,
+    credential::{CheckState, CredentialKind},
     orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
@@ -14,8 +15,8 @@ use api::{
 use server::{
     Error,
     store::{
-        ClientToken, CopyRecord, Made, Reserved, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec,
-        TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
+        Boot, CheckRecord, ClientToken, CopyRecord, Made, Reserved, Store, TaskRecord, TemplatePhase, TemplateRecord,
+        TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -274,6 +275,45 @@ async fn behaves(store: &Store) {
     journal(store).await;
 }
 
+async fn resets_that_wait(store: &Store) {
+    let task = task();
+    store.insert_task(&task, None, None).await.unwrap();
+    let check = CheckRecord {
+        vm: Uuid::new_v4(),
+        user: "ann".into(),
+        kind: CredentialKind::Password,
+        task: task.id,
+        state: CheckState::Pending,
+        reason: None,
+        boot: Boot::Id("b1".into()),
+        created_at: Time(1),
+        checked_at: None,
+    };
+    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, ..check.clone() };
+    for one in [&check, &keys, &check] {
+        store.reset_waits(one, "{}").await.unwrap();
+    }
+    let mut all = store.credential_checks().await.unwrap();
+    all.sort_by_key(|one| one.kind.as_str());
+    assert_eq!(all, [check.clone(), keys.clone()]);
+    // Only the last one is settled.
+    let settled = CheckRecord {
+        state: CheckState::Failed,
+        reason: Some("no such user".into()),
+        checked_at: Some(Time(2)),
+        ..check.clone()
+    };
+    store.credential_checked(&CheckRecord { task: Uuid::now_v7(), ..settled.clone() }).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&check));
+    store.credential_checked(&settled).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&settled));
+    store.reset_waits_no_more(&settled, task.id, "{\"a\":1}").await.unwrap();
+    assert_eq!(store.credential_checks().await.unwrap(), [CheckRecord { state: CheckState::Pending, ..keys }]);
+    assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"a\":1}"));
+    store.forget_vm(check.vm).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().is_empty());
+}
+
 /// A VM's name and spec are changed with the end of the journal, or neither.
 async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord) {
     let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
@@ -389,6 +429,7 @@ async fn on_sqlite() {
     access::nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -407,6 +448,7 @@ async fn on_postgresql() {
     access::nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
 }
 

@@ -2,6 +2,8 @@
 
 mod console;
 mod create;
+mod credential;
+mod exec;
 mod list;
 mod modify;
 mod screen;
@@ -44,10 +46,16 @@ pub enum Verb {
     Modify(modify::Args),
     /// Set a VM that is off back to its template: all on its system disk is lost
     Reset(Reset),
+    /// Set the password of a user in a VM's guest
+    ResetPassword(credential::Password),
+    /// Replace the SSH keys of a user in a VM's guest
+    ResetKeypair(credential::Keypair),
+    /// Run a command in a VM's guest, through its agent: vmyard vm exec NAME -- PROGRAM ARGUMENT…
+    Exec(exec::Args),
     /// Delete a VM that is off, with its system disk
     Delete(Delete),
     /// Show a VM
-    Show(Name),
+    Show(show::Args),
     /// Attend a VM's serial line with this terminal
     Console(console::Args),
     /// Print what a VM has said on its serial line of late
@@ -201,6 +209,9 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
             let (vm, template) = (args.name.vm, args.template);
             args.change.run(client, output, &ResetVmSystem { vm, template, delete_snapshots: args.snapshots })
         }
+        Verb::ResetPassword(args) => credential::password(client, output, args),
+        Verb::ResetKeypair(args) => credential::keypair(client, output, args),
+        Verb::Exec(args) => exec::run(client, output, args),
         Verb::Delete(args) => {
             let request = DeleteVm { vm: args.name.vm, delete_snapshots: args.snapshots, delete_volumes: args.volumes };
             args.change.run(client, output, &request)

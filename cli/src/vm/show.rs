@@ -10,14 +10,27 @@ use crate::{
 };
 use api::{
     cloud_init::GivenCloudInit,
+    credential::CredentialKind,
+    guest::GuestInfo,
     nic::Link,
     vm::{BootDevice, Firmware, Vm},
 };
 use serde_json::json;
 
+/// `vmyard vm show`
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    name: Name,
+    /// Also what the guest's agent tells: operating system, users, file systems
+    #[arg(long)]
+    guest: bool,
+}
+
 /// Shows the VM.
-pub fn run(client: &Client, output: Output, args: Name) -> Result<(), Failure> {
-    let reply = lists::describe(client, &super::KIND, &args.vm, json!({}))?;
+pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
+    let more = if args.guest { json!({"guest_info": true}) } else { json!({}) };
+    let reply = lists::describe(client, &super::KIND, &args.name.vm, more)?;
     output.answer(&reply, || match from_json(reply.clone()) {
         Ok(vm) => text(&vm),
         // A server of another version.
@@ -90,6 +103,17 @@ fn text(vm: &Vm) -> String {
             ),
         );
     }
+    for check in &vm.credential_checks {
+        let kind = if check.kind == CredentialKind::Password { "password" } else { "SSH keys" };
+        let why = check.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        line("reset", format!("{kind} of {}: {}{why}", check.user, check.state.as_str()));
+    }
+    if let Some(guest) = &vm.guest {
+        guest_lines(guest, &mut line);
+    }
+    if let Some(why) = &vm.guest_unavailable {
+        line("guest", why.clone());
+    }
     for (key, value) in &vm.tags {
         line("tag", format!("{key}={value}"));
     }
@@ -100,6 +124,32 @@ fn text(vm: &Vm) -> String {
         line("created", time.to_string());
     }
     table::facts(&facts)
+}
+
+/// What the guest's agent tells.
+fn guest_lines(guest: &GuestInfo, line: &mut impl FnMut(&str, String)) {
+    let os = guest.os_pretty_name.as_ref().or(guest.os_name.as_ref());
+    let facts = [("hostname", guest.hostname.as_ref()), ("os", os), ("kernel", guest.kernel.as_ref())];
+    for (key, fact) in facts {
+        if let Some(fact) = fact {
+            line(key, fact.clone());
+        }
+    }
+    for user in &guest.users {
+        let since = user.since.map(|since| format!(" since {since}")).unwrap_or_default();
+        line("logged in", format!("{}{since}", user.name));
+    }
+    for one in &guest.file_systems {
+        let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human::size);
+        line(
+            "mounted",
+            format!("{} {} {} of {}", one.mountpoint, one.kind, size(one.used_bytes), size(one.total_bytes)),
+        );
+    }
+    if let Some(cloud_init) = &guest.cloud_init {
+        let errors: String = cloud_init.errors.iter().map(|error| format!("; {error}")).collect();
+        line("cloud-init", format!("{}{errors}", if cloud_init.done { "done" } else { "at work" }));
+    }
 }
 
 /// `hostname web-1, user debian with a password, user-data of 312 B`

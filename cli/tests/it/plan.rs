@@ -96,6 +96,28 @@ fn what_is_planned_is_done() {
     );
     assert_eq!(plan["admission"]["memory_mib"], 32, "the difference");
     lab.ok("modify-vm-spec", json!({"vm": vm, "name": "web", "vcpus": 2, "memory_mib": 96}));
+    let user = json!({"vm": vm, "user": "tiny", "method": "guest-agent"});
+    crate::lab::eventually("the agent answers", Duration::from_secs(120), || {
+        let mut plan = user.clone();
+        plan["plan"] = json!(true);
+        (lab.server.call("reset-vm-password", plan).status == 200).then_some(())
+    });
+    let (plan, reset) = planned(&lab, seen, "reset-vm-password", user.clone());
+    assert!(!plan.to_string().contains(reset["password"].as_str().unwrap()), "{plan}");
+    let mut at_boot = user.clone();
+    at_boot["method"] = json!("cloud-init");
+    let (plan, reset) = planned(&lab, seen, "reset-vm-password", at_boot.clone());
+    assert_eq!((plan["steps"].as_array().unwrap().len(), &reset["applied"]), (3, &json!("next_boot")), "{plan}");
+    // What waits for a boot is taken out again.
+    let (plan, _) = planned(&lab, seen, "reset-vm-password", user.clone());
+    assert_eq!(plan["steps"].as_array().unwrap().len(), 4, "{plan}");
+    let mut keys = user;
+    keys["ssh_keys"] =
+        json!(["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti planned"]);
+    planned(&lab, seen, "reset-vm-keypair", keys);
+    planned(&lab, seen, "exec-in-vm", json!({"vm": vm, "command": ["true"]}));
+    at_boot["reboot"] = json!(true);
+    planned(&lab, seen, "reset-vm-password", at_boot);
     let data = json!({"vm": vm, "volume": "data"});
     let (plan, _) = planned(&lab, seen, "create-volume", json!({"name": "data", "size_gib": 1}));
     assert_eq!((&plan["allocates_bytes"], &plan["grows_to_bytes"]), (&json!(0), &json!(1 << 30)));

@@ -1,5 +1,5 @@
-//! The CD-ROM drive for ISO images, beside the one of the seed. A domain has it from the start, empty: a CD-ROM drive can't be
-//! plugged into a running one.
+//! The CD-ROM drives: that of the seed, and the one for ISO images. A domain has the latter from the start, empty: a CD-ROM drive
+//! can't be plugged into a running one.
 
 use super::{
     DiskView, DomainView,
@@ -17,10 +17,32 @@ pub(super) const SEED_DRIVE: &str = "sda";
 /// The drive for ISO images.
 pub(super) const DRIVE: &str = "sdb";
 
+/// A CD-ROM drive of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drive {
+    /// That of the NoCloud seed.
+    Seed,
+    /// The one for ISO images.
+    Iso,
+}
+
+impl Drive {
+    fn target(self) -> &'static str {
+        match self {
+            Drive::Seed => SEED_DRIVE,
+            Drive::Iso => DRIVE,
+        }
+    }
+}
+
 impl DomainView {
+    fn drive(&self, drive: Drive) -> Option<&DiskView> {
+        self.disks.iter().find(|disk| disk.cdrom && disk.target == drive.target())
+    }
+
     /// The drive for ISO images, if it has one.
     pub fn iso_drive(&self) -> Option<&DiskView> {
-        self.disks.iter().find(|disk| disk.cdrom && disk.target == DRIVE)
+        self.drive(Drive::Iso)
     }
 
     /// The path of the ISO image that is in it.
@@ -30,36 +52,37 @@ impl DomainView {
 
     /// The path of the NoCloud seed.
     pub fn seed(&self) -> Option<&str> {
-        self.disks.iter().find(|disk| disk.cdrom && disk.target == SEED_DRIVE)?.path.as_deref()
+        self.drive(Drive::Seed)?.path.as_deref()
     }
 }
 
 impl Node {
     /// Whether a domain's definition has the drive, and what is in the drive now; `None` when there is no such domain.
-    pub async fn iso_drive(&self, id: Uuid) -> Result<Option<(bool, Option<String>)>> {
+    pub async fn drive(&self, id: Uuid, drive: Drive) -> Result<Option<(bool, Option<String>)>> {
         let both = self.live_and_defined(id, &format!("read the CD-ROM drive of domain {id}")).await?;
-        Ok(both.map(|(_, live, defined)| (defined.iso_drive().is_some(), live.iso().map(str::to_owned))))
+        let medium = |live: &DomainView| live.drive(drive).and_then(|disk| disk.path.clone());
+        Ok(both.map(|(_, live, defined)| (defined.drive(drive).is_some(), medium(&live))))
     }
 
-    /// Puts another ISO image into the drive, or none: of the running domain first, whose guest may hold the tray shut, unless
+    /// Puts another image into the drive, or none: of the running domain first, whose guest may hold the tray shut, unless
     /// `force`; then in the definition. A domain that is off gets a drive if it has none; of one that is on that is
     /// `Unsupported`.
-    pub async fn change_iso(&self, id: Uuid, iso: Option<&str>, force: bool) -> Result<()> {
-        let doing = match iso {
-            Some(iso) => format!("put {iso} into the CD-ROM drive of domain {id}"),
+    pub async fn change_medium(&self, id: Uuid, drive: Drive, image: Option<&str>, force: bool) -> Result<()> {
+        let doing = match image {
+            Some(image) => format!("put {image} into the CD-ROM drive of domain {id}"),
             None => format!("empty the CD-ROM drive of domain {id}"),
         };
-        let iso = iso.map(str::to_owned);
+        let image = image.map(str::to_owned);
         let changed = self
             .change_domain(id, SLOW, &doing, move |domain| {
                 let force = if force { flags::DEVICE_FORCE } else { 0 };
                 if domain.is_active()? {
-                    let Some(drive) = drive(domain, 0)? else { return Ok(false) };
-                    domain.update_device(&with(&drive, iso.as_deref())?, flags::AFFECT_LIVE | force)?;
+                    let Some(element) = element(domain, drive, 0)? else { return Ok(false) };
+                    domain.update_device(&with(&element, image.as_deref())?, flags::AFFECT_LIVE | force)?;
                 }
-                match drive(domain, flags::XML_INACTIVE | flags::XML_SECURE)? {
-                    Some(drive) => domain.update_device(&with(&drive, iso.as_deref())?, flags::AFFECT_CONFIG)?,
-                    None => domain.attach_device(&new_drive(iso.as_deref()), flags::AFFECT_CONFIG)?,
+                match element(domain, drive, flags::XML_INACTIVE | flags::XML_SECURE)? {
+                    Some(element) => domain.update_device(&with(&element, image.as_deref())?, flags::AFFECT_CONFIG)?,
+                    None => domain.attach_device(&new_drive(drive, image.as_deref()), flags::AFFECT_CONFIG)?,
                 }
                 Ok(true)
             })
@@ -72,10 +95,10 @@ impl Node {
 }
 
 /// The drive's element as libvirt writes it.
-fn drive(domain: &Domain, which: u32) -> libvirt::Result<Option<String>> {
+fn element(domain: &Domain, drive: Drive, which: u32) -> libvirt::Result<Option<String>> {
     let is_it = |node: Element<'_, '_>| {
         let device = child(node, "target").and_then(|target| target.attribute("dev"));
-        node.has_tag_name("disk") && node.attribute("device") == Some("cdrom") && device == Some(DRIVE)
+        node.has_tag_name("disk") && node.attribute("device") == Some("cdrom") && device == Some(drive.target())
     };
     text_of(&domain.xml(which)?, is_it)
 }
@@ -97,9 +120,9 @@ fn with(xml: &str, iso: Option<&str>) -> libvirt::Result<String> {
     Ok(edits.apply(xml))
 }
 
-fn new_drive(iso: Option<&str>) -> String {
+fn new_drive(drive: Drive, image: Option<&str>) -> String {
     let mut xml = Xml::new();
-    write_drive(&mut xml, DRIVE, iso, None);
+    write_drive(&mut xml, drive.target(), image, None);
     xml.finish().unwrap_or_default()
 }
 

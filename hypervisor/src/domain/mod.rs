@@ -2,12 +2,15 @@
 //! calls ([`ops`], [`disks`], [`layers`], [`commit`], with [`left_images`] and [`qemu`] for what a libvirtd that was killed has left; [`modify`] has those that change size and labels, [`resize`] edits the
 //! XML for them; [`display`] and [`serial`] are the consoles).
 
+mod agent;
 mod boot;
 mod cdrom;
 mod commit;
 mod disks;
 mod display;
 mod edits;
+mod guest;
+mod guest_files;
 mod layers;
 mod left_images;
 mod limits;
@@ -21,10 +24,13 @@ mod serial;
 mod spec;
 mod view;
 
+pub use agent::is_no_user;
 pub use boot::{BootDevice, BootPlaces};
+pub use cdrom::Drive;
 pub use commit::Merge;
 pub use disks::{DataDisk, DomainDisks};
 pub use display::{Display, Duplex, Picture};
+pub use guest::{Ended, FileSystem, GuestInfo};
 pub use layers::{Freeze, Switch};
 pub use limits::DiskLimits;
 pub use metadata::{Metadata, TemplateRef};

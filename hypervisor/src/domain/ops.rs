@@ -1,6 +1,6 @@
 //! The calls on domains.
 
-use super::{DomainView, modify::at_next_start};
+use super::{DomainView, agent::ANSWER_S, modify::at_next_start};
 use crate::{
     ErrorKind, Node, Result,
     error::if_there,
@@ -8,9 +8,6 @@ use crate::{
 };
 use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
 use uuid::Uuid;
-
-/// How long a guest agent has to answer, in seconds.
-const AGENT_TIMEOUT_S: i32 = 5;
 
 /// A domain's power state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -279,7 +276,7 @@ impl Node {
         self.ask_domain(id, &format!("read the addresses of domain {id}"), move |domain| {
             if source == AddressSource::Agent {
                 // Without it libvirt waits for ever for a guest whose agent falls silent in the middle.
-                domain.agent_set_response_timeout(AGENT_TIMEOUT_S)?;
+                domain.agent_set_response_timeout(ANSWER_S)?;
             }
             let interfaces = domain.interface_addresses(from)?;
             let addresses = interfaces.into_iter().flat_map(|interface| {

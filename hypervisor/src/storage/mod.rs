@@ -2,6 +2,7 @@
 //! a remote node is the same as a local one.
 
 mod copy;
+mod guest_image;
 mod image;
 mod pieces;
 mod pool;

@@ -10,7 +10,10 @@ use api::{
     iso::{AttachIso, EjectIso},
     vm::Vm,
 };
-use hypervisor::{Node, domain::Power};
+use hypervisor::{
+    Node,
+    domain::{Drive, Power},
+};
 
 /// The path of the ISO image that this file of a pool is. What Vmyard has made is none, whatever is in it: a guest could have
 /// written it.
@@ -57,7 +60,7 @@ fn lock(context: &Context, vm: &str, method: &'static str) -> Result<Locked> {
 async fn change(context: Context, (vm, held): Locked, iso: Option<String>, force: bool) -> Result<Work<Vm>> {
     let power = vm.power(&context.app).await?;
     let name = vm.entry.name();
-    let drive = vm.node.iso_drive(vm.id).await?.ok_or_else(|| Error::not_found("domain of VM", name))?;
+    let drive = vm.node.drive(vm.id, Drive::Iso).await?.ok_or_else(|| Error::not_found("domain of VM", name))?;
     match drive {
         (false, _) if iso.is_none() => {
             return Err(Error::WrongState {
@@ -81,7 +84,7 @@ async fn change(context: Context, (vm, held): Locked, iso: Option<String>, force
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
         let undo = Undo::RestoreIso { node: vm.node.name().to_owned(), vm: vm.id, iso: before };
-        let changed = async { Ok(vm.node.change_iso(vm.id, iso.as_deref(), force).await?) };
+        let changed = async { Ok(vm.node.change_medium(vm.id, Drive::Iso, iso.as_deref(), force).await?) };
         let changed = task.last_step("change-medium", Some(undo), changed).await;
         changed.map_err(|error| held_shut(error, &vm))?;
         observe::refresh_after(app, &vm.node, vm.id).await;

@@ -270,6 +270,7 @@ mod tests {
             events: tokio::sync::mpsc::unbounded_channel().0,
             copies: crate::copies::Copies::default(),
             later: crate::later::Later::default(),
+            credential_checks: Default::default(),
             consoles: crate::console::Consoles::default(),
             index: Index::new(Vec::new(), Vec::new(), std::iter::empty()),
             tasks: task::Tasks::new(),

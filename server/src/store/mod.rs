@@ -5,6 +5,7 @@
 
 mod audit;
 mod client_token;
+mod credential_check;
 mod keypair;
 mod leftover;
 mod made;
@@ -19,6 +20,7 @@ mod volume;
 
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
+pub use credential_check::{Boot, CheckRecord};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
@@ -164,6 +166,7 @@ fn migrations() -> Migrator {
         step(6, "snapshot", include_str!("../../migrations/0006_snapshot.sql")),
         step(7, "made", include_str!("../../migrations/0007_made.sql")),
         step(8, "keypair", include_str!("../../migrations/0008_keypair.sql")),
+        step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
     ])
 }
 

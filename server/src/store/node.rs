@@ -83,6 +83,7 @@ impl Store {
         if all {
             for sql in [
                 "delete from volume where lower(node) = $1",
+                "delete from credential_check where vm in (select id from vm where lower(node) = $1)",
                 "delete from vm where lower(node) = $1",
                 "delete from snapshot_disk where snapshot in (select id from snapshot where lower(node) = $1)",
                 "delete from snapshot where lower(node) = $1",

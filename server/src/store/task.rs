@@ -291,6 +291,18 @@ pub(super) async fn close_journal(transaction: &mut Transaction<'_, Any>, task: 
     Ok(())
 }
 
+/// The same, with what the next start needs to know of the reply.
+pub(super) async fn close_journal_with(transaction: &mut Transaction<'_, Any>, task: Uuid, reply: &str) -> Result<()> {
+    close_journal(transaction, task).await?;
+    sqlx::query("update task set result = $1 where id = $2")
+        .bind(reply)
+        .bind(task.to_string())
+        .execute(&mut **transaction)
+        .await
+        .map(|_| ())
+        .map_err(failed("end a journal"))
+}
+
 async fn end_steps(transaction: &mut Transaction<'_, Any>, task: Uuid, ended: &[Ended]) -> Result<()> {
     for Ended { seq, at } in ended {
         sqlx::query("update task_step set state = $1, finished_at = $2 where task = $3 and seq = $4")

@@ -1,8 +1,10 @@
 //! VMs that Vmyard manages.
 
 use super::{
-    SnapshotRecord, Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid, snapshot::hide,
-    task::close_journal, to_json,
+    SnapshotRecord, Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid,
+    snapshot::hide,
+    task::{close_journal, close_journal_with},
+    to_json,
 };
 use crate::{Error, Result};
 use api::{Time, cloud_init::GivenCloudInit, vm::Firmware};
@@ -188,13 +190,7 @@ impl Store {
     pub async fn change_vm(&self, vm: &mut VmRecord, task: Uuid, reply: &str) -> Result<()> {
         let mut transaction = self.begin().await?;
         update(&mut transaction, vm).await?;
-        close_journal(&mut transaction, task).await?;
-        sqlx::query("update task set result = $1 where id = $2")
-            .bind(reply)
-            .bind(task.to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("change a VM"))?;
+        close_journal_with(&mut transaction, task, reply).await?;
         transaction.commit().await.map_err(failed("change a VM"))?;
         vm.revision += 1;
         Ok(())
@@ -221,6 +217,7 @@ impl Store {
              and v.file = made.file and (v.role = 'system' or v.phase = 'deleting'))",
             "delete from volume where vm = $1 and (role = 'system' or phase = 'deleting')",
             "update volume set vm = null, device = null, phase = 'ready', revision = revision + 1 where vm = $1",
+            "delete from credential_check where vm = $1",
             "delete from vm where id = $1",
         ] {
             sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;

@@ -4,6 +4,7 @@ use super::{Held, Lock, journal::unwind};
 use crate::{App, Error, Result, ops, store::TaskRecord};
 use api::{
     Rpc,
+    credential::{ResetVmKeypair, ResetVmPassword},
     modify::ModifyVmSpec,
     snapshot::RevertToSnapshot,
     task::{StepState, TaskState},
@@ -63,6 +64,10 @@ pub(super) async fn finish(app: &App, task: &TaskRecord) -> Result<()> {
     let reply = match task.target.kind.as_str() {
         "vm" if task.method == ModifyVmSpec::NAME => {
             Ok(ops::vm::modify::reply_of(app, task.target.id, task.result.as_deref().unwrap_or_default())?)
+        }
+        "vm" if [ResetVmPassword::NAME, ResetVmKeypair::NAME].contains(&task.method.as_str()) => {
+            let journalled = task.result.as_deref().unwrap_or_default();
+            Ok(ops::vm::credential::reply_of(app, &task.method, task.target.id, journalled)?)
         }
         "vm" if task.method == RevertToSnapshot::NAME => {
             serde_json::to_value(ops::snapshot::revert::reply(app, task.target.id).await?)

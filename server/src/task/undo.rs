@@ -7,7 +7,7 @@ use crate::{
 use api::orphan::OrphanKind;
 use hypervisor::{
     Node,
-    domain::{BootPlaces, DiskLimits, Labels, NicChange, Sizes},
+    domain::{BootPlaces, DiskLimits, Drive, Labels, NicChange, Sizes},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,6 +92,24 @@ pub enum Undo {
         vm: Uuid,
         /// The path of the ISO image; `None` when it was empty.
         iso: Option<String>,
+    },
+    /// Puts the seed that was in a VM's drive back into it.
+    RestoreSeed {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// The seed's path.
+        seed: String,
+    },
+    /// Deletes a seed that was to take another one's place.
+    DropSeed {
+        /// Its node.
+        node: String,
+        /// The pool of the seeds.
+        pool: Uuid,
+        /// libvirt's name for it, which has the VM's and the task's id in it.
+        file: String,
     },
     /// Gives a disk the limits again that it had.
     LimitDisk {
@@ -243,6 +261,8 @@ impl Undo {
             Undo::DeleteKept { node, pool, file, kind, .. } => made(*kind, node, Some(*pool), file.clone()),
             Undo::DeleteSeedFiles { node, vm } => made(OrphanKind::Seed, node, None, vm.to_string()),
             Undo::UndefineDomain { node, vm } => made(OrphanKind::Domain, node, None, vm.to_string()),
+            // It belongs to a VM whose seeds are noted already, since their names begin with its id.
+            Undo::DropSeed { .. } => None,
             // No file and no domain. A passing pool is taken away by the node's next arrival.
             Undo::ForgetVm { .. }
             | Undo::ForgetVolume { .. }
@@ -251,6 +271,7 @@ impl Undo {
             | Undo::ChangeNic { .. }
             | Undo::RestoreNvram { .. }
             | Undo::RestoreIso { .. }
+            | Undo::RestoreSeed { .. }
             | Undo::LimitDisk { .. }
             | Undo::RestoreBoot { .. }
             | Undo::ForgetSnapshot { .. }
@@ -299,11 +320,19 @@ impl Undo {
             }
             Undo::RestoreIso { node, vm, iso } => {
                 let node = settled(app, node, Some(*vm))?;
-                if node.iso_drive(*vm).await?.is_some() {
-                    node.change_iso(*vm, iso.as_deref(), true).await?;
+                if node.drive(*vm, Drive::Iso).await?.is_some() {
+                    node.change_medium(*vm, Drive::Iso, iso.as_deref(), true).await?;
                     crate::observe::refresh_after(app, &node, *vm).await;
                 }
             }
+            Undo::RestoreSeed { node, vm, seed } => {
+                let node = settled(app, node, Some(*vm))?;
+                if node.drive(*vm, Drive::Seed).await?.is_some() {
+                    node.change_medium(*vm, Drive::Seed, Some(seed), true).await?;
+                    crate::observe::refresh_after(app, &node, *vm).await;
+                }
+            }
+            Undo::DropSeed { node, pool, file } => drop(settled(app, node, None)?.delete_volume(*pool, file).await?),
             Undo::LimitDisk { node, vm, device, limits } => {
                 let node = settled(app, node, Some(*vm))?;
                 let disks = node.disks(*vm).await?;

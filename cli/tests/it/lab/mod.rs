@@ -10,6 +10,7 @@
 
 pub mod browser;
 pub mod fleet;
+pub mod login;
 mod node;
 pub mod server;
 mod socket;

@@ -1,6 +1,7 @@
 //! Describing one VM.
 
-use crate::{Context, Error, Result, observe};
+use super::guest_agent;
+use crate::{App, Context, Error, Result, observe};
 use api::{
     Access, Rpc,
     nic::{AddressSource, NicAddress},
@@ -8,6 +9,7 @@ use api::{
 };
 use hypervisor::domain::{self, Address, Power};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How long the node may take before the answer comes from the index alone.
 const FRESH: Duration = Duration::from_secs(2);
@@ -16,7 +18,7 @@ const FRESH: Duration = Duration::from_secs(2);
 pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
     let app = &context.app;
     let (id, entry) = app.index.resolve(&request.vm)?;
-    let mut addresses = Vec::new();
+    let (mut addresses, mut guest) = (Vec::new(), None);
     // A node that was taken out of the configuration tells nothing any more; the VM is still shown.
     if let Ok(node) = app.node(&entry.node)
         && super::is_up(&node)
@@ -28,8 +30,16 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
             let (lease, arp) = tokio::join!(ask(domain::AddressSource::Lease), ask(domain::AddressSource::Arp));
             addresses.extend([lease, arp].into_iter().flatten().flatten().flatten());
         }
+        // Only who asks for it waits for the guest: an agent may take seconds, or never answer.
+        if request.guest_info {
+            guest = Some(guest_agent::info(app, &node, id).await);
+        }
     }
-    let mut vm = app.index.to_wire(id)?;
+    let mut vm = with_checks(app, id)?;
+    if request.guest_info {
+        let told = guest.unwrap_or_else(|| Err(format!("node {} doesn't answer", entry.node)));
+        (vm.guest, vm.guest_unavailable) = told.map_or_else(|why| (None, Some(why)), |told| (Some(told), None));
+    }
     if let Some(seen) = app.index.get(id).and_then(|entry| entry.seen) {
         addresses.extend(seen.agent_addresses);
         vm.usage = seen.usage;
@@ -41,6 +51,11 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         nic.addresses.dedup();
     }
     Ok(vm)
+}
+
+/// The VM with the resets of credentials that wait for its boot.
+pub(super) fn with_checks(app: &App, id: Uuid) -> Result<Vm> {
+    Ok(Vm { credential_checks: app.credential_checks.of(id), ..app.index.to_wire(id)? })
 }
 
 fn to_wire(address: &Address) -> NicAddress {

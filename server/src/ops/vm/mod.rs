@@ -3,9 +3,12 @@
 mod ask;
 mod cloud_init;
 pub mod create;
+pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod disk;
+pub mod exec;
+mod guest_agent;
 pub mod list;
 pub mod modify;
 pub(super) mod nics;

@@ -1,0 +1,137 @@
+//! Logging in to guests, as people do: on the serial line, and over ssh.
+
+use super::{Lab, TestVm, eventually};
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    time::Duration,
+};
+
+/// How long a login may take on a loaded machine.
+const LOGIN: Duration = Duration::from_secs(300);
+
+/// A pair of keys in the lab's directory.
+pub struct KeyPair {
+    /// The file of the private one.
+    pub path: String,
+    /// The public one, as OpenSSH writes it.
+    pub public: String,
+}
+
+impl KeyPair {
+    /// A new pair, in a file of this name.
+    pub fn make(lab: &Lab, name: &str) -> KeyPair {
+        let path = lab.dir.path.join(name).display().to_string();
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test: key", "-f", &path]).status();
+        assert!(made.unwrap().success());
+        let public = fs::read_to_string(format!("{path}.pub")).unwrap().trim().to_owned();
+        KeyPair { path, public }
+    }
+}
+
+const SSH: [&str; 9] = [
+    "ssh",
+    "-o",
+    "StrictHostKeyChecking=no",
+    "-o",
+    "UserKnownHostsFile=/dev/null",
+    "-o",
+    "LogLevel=ERROR",
+    "-o",
+    "ConnectTimeout=30",
+];
+
+impl TestVm<'_> {
+    /// Whether this key lets the user in over ssh.
+    pub fn ssh_key(&self, user: &str, key: &KeyPair) -> bool {
+        let target = format!("{user}@{}", self.address());
+        let only_key = ["-i", &key.path, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", &target, "id -un"];
+        self.lab.node.inside(&[], &[&SSH[..], &only_key].concat()) == (true, user.to_owned())
+    }
+
+    /// Whether this password lets the user in over ssh.
+    pub fn ssh_password(&self, user: &str, password: &str) -> bool {
+        let path = |name: &str| self.lab.dir.path.join(name).display().to_string();
+        // ssh asks this program for the password.
+        let askpass = path("askpass");
+        fs::write(path("asked"), password).unwrap();
+        fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", path("asked"))).unwrap();
+        fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
+        let env = [("SSH_ASKPASS", askpass.as_str()), ("SSH_ASKPASS_REQUIRE", "force"), ("DISPLAY", "none")];
+        let target = format!("{user}@{}", self.address());
+        let only_password = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", &target, "id -un"];
+        let answered = self.lab.node.inside(&env, &[&SSH[..], &only_password].concat());
+        fs::remove_file(path("asked")).unwrap();
+        answered == (true, user.to_owned())
+    }
+
+    /// Whether this password lets the user in on the serial line.
+    #[track_caller]
+    pub fn serial_login(&self, user: &str, password: &str) -> bool {
+        let terminal = self.lab.node.virsh(&["ttyconsole", self.created["domain"].as_str().unwrap()]);
+        let mut terminal = File::options().write(true).open(terminal).unwrap();
+        let mut say = |line: &str| terminal.write_all(format!("{line}\r").as_bytes()).unwrap();
+        let said = |from: usize| self.serial_log().get(from..).unwrap_or_default().to_owned();
+        let mut begun = self.serial_log().len();
+        // An empty name would be asked for its password.
+        if !self.serial_log().trim_end().ends_with("login:") {
+            say("");
+        }
+        let before = said(begun.saturating_sub(2000));
+        eventually(&format!("a login prompt after {before}"), LOGIN, || {
+            self.serial_log().trim_end().ends_with("login:").then_some(())
+        });
+        begun = self.serial_log().len();
+        say(user);
+        eventually("it asks for the password", LOGIN, || said(begun).contains("assword:").then_some(()));
+        begun = self.serial_log().len();
+        say(password);
+        let is_in = eventually("it answers the password", LOGIN, || {
+            let text = said(begun);
+            match text.contains("ncorrect") {
+                true => Some(false),
+                // busybox's prompt goes on with an escape sequence.
+                false => (text.contains("$ ") || text.contains("# ")).then_some(true),
+            }
+        });
+        if is_in {
+            say("echo in-$((40 + 2))-as-$(id -un)");
+            eventually("the shell answers", LOGIN, || said(begun).contains(&format!("in-42-as-{user}")).then_some(()));
+            begun = self.serial_log().len();
+            say("exit");
+        }
+        eventually("the next login prompt", LOGIN, || said(begun).trim_end().ends_with("login:").then_some(()));
+        is_in
+    }
+}
+
+impl Lab {
+    /// Fails if one of these texts is in a file that the server or the node has written: logs, database, seeds, libvirt's own.
+    #[track_caller]
+    pub fn nowhere(&self, texts: &[&str]) {
+        let mut folders = vec![self.dir.path.clone()];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let (path, kind) = (entry.path(), entry.file_type().unwrap());
+                match () {
+                    // What a guest has on its disk is its own.
+                    () if kind.is_dir() && !path.ends_with("pools/default") => folders.push(path),
+                    () if kind.is_file() => {
+                        let Ok(bytes) = fs::read(&path) else { continue };
+                        files += 1;
+                        for text in texts {
+                            let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                            assert!(!found, "{text} is in {}", path.display());
+                        }
+                    }
+                    () => {}
+                }
+            }
+        }
+        assert!(files > 5);
+    }
+}
