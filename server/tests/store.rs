@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "store/credentials.rs"]
+mod credentials;
+
 use api::{
     Access, Time,
-    credential::{CheckState, CredentialKind},
     orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
@@ -13,9 +15,9 @@ use server::{
     Error,
     config::NodeSettings,
     store::{
-        AuditFilter, AuditRecord, Boot, CheckRecord, ClientToken, CopyRecord, KeypairRecord, Made, NodeRecord,
-        Reserved, SessionRecord, Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase,
-        VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
+        AuditFilter, AuditRecord, ClientToken, CopyRecord, Made, NodeRecord, Reserved, SessionRecord, Store,
+        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
+        VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -270,66 +272,8 @@ async fn behaves(store: &Store) {
     let found = store.token("h").await.unwrap().unwrap();
     assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
     assert!(store.token("other").await.unwrap().is_none());
-    keypairs(store).await;
+    credentials::keypairs(store).await;
     journal(store).await;
-}
-
-async fn resets_that_wait(store: &Store) {
-    let task = task();
-    store.insert_task(&task, None, None).await.unwrap();
-    let check = CheckRecord {
-        vm: Uuid::new_v4(),
-        user: "ann".into(),
-        kind: CredentialKind::Password,
-        task: task.id,
-        state: CheckState::Pending,
-        reason: None,
-        boot: Boot::Id("b1".into()),
-        created_at: Time(1),
-        checked_at: None,
-    };
-    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, ..check.clone() };
-    for one in [&check, &keys, &check] {
-        store.reset_waits(one, "{}").await.unwrap();
-    }
-    let mut all = store.credential_checks().await.unwrap();
-    all.sort_by_key(|one| one.kind.as_str());
-    assert_eq!(all, [check.clone(), keys.clone()]);
-    // Only the last one is settled.
-    let settled = CheckRecord {
-        state: CheckState::Failed,
-        reason: Some("no such user".into()),
-        checked_at: Some(Time(2)),
-        ..check.clone()
-    };
-    store.credential_checked(&CheckRecord { task: Uuid::now_v7(), ..settled.clone() }).await.unwrap();
-    assert!(store.credential_checks().await.unwrap().contains(&check));
-    store.credential_checked(&settled).await.unwrap();
-    assert!(store.credential_checks().await.unwrap().contains(&settled));
-    store.reset_waits_no_more(&settled, task.id, "{\"a\":1}").await.unwrap();
-    assert_eq!(store.credential_checks().await.unwrap(), [CheckRecord { state: CheckState::Pending, ..keys }]);
-    assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"a\":1}"));
-    store.forget_vm(check.vm).await.unwrap();
-    assert!(store.credential_checks().await.unwrap().is_empty());
-}
-
-async fn keypairs(store: &Store) {
-    let keypair = |name: &str| KeypairRecord {
-        id: Uuid::now_v7(),
-        name: name.into(),
-        public_key: "ssh-ed25519 AAAA ü".into(),
-        created_at: Time(4),
-    };
-    let web = keypair("Web");
-    store.insert_keypair(&web).await.unwrap();
-    assert!(matches!(store.insert_keypair(&keypair("wEB")).await, Err(Error::AlreadyExists { .. })));
-    for reference in ["WEB", &web.id.to_string().to_uppercase()] {
-        assert_eq!(store.keypair(reference).await.unwrap().as_ref(), Some(&web));
-    }
-    assert_eq!(store.keypairs().await.unwrap(), std::slice::from_ref(&web));
-    store.forget_keypair(web.id).await.unwrap();
-    store.forget_keypair(web.id).await.unwrap();
-    assert_eq!(store.keypair("web").await.unwrap(), None);
 }
 
 /// A VM's name and spec are changed with the end of the journal, or neither.
@@ -447,7 +391,7 @@ async fn on_sqlite() {
     nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
-    resets_that_wait(&store).await;
+    credentials::resets_that_wait(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -466,7 +410,7 @@ async fn on_postgresql() {
     nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
-    resets_that_wait(&store).await;
+    credentials::resets_that_wait(&store).await;
     takes_many_writers(&store).await;
 }
 
