@@ -317,23 +317,6 @@ fn task() -> TaskRecord {
     }
 }
 
-async fn client_tokens(store: &Store) {
-    let token = |hash: &str| ClientToken {
-        caller: "admin".into(),
-        method: "create-vm".into(),
-        token: "once".into(),
-        body_hash: hash.into(),
-    };
-    assert_eq!(store.first_use(&token("h")).await.unwrap(), None);
-    let first = task();
-    store.insert_task(&first, Some(&token("h")), None).await.unwrap();
-    assert_eq!(store.first_use(&token("other")).await.unwrap(), Some(("h".into(), first.id)));
-    let second = task();
-    assert!(store.insert_task(&second, Some(&token("h")), None).await.is_err());
-    assert!(store.task(second.id).await.unwrap().is_none(), "both or none");
-    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
-}
-
 async fn journal(store: &Store) {
     let tasks: Vec<TaskRecord> = (0..3).map(|_| task()).collect();
     for task in &tasks {
@@ -386,7 +369,7 @@ async fn on_sqlite() {
     let url = Store::default_url(Path::new(&dir));
     let store = Store::open(&url).await.unwrap();
     behaves(&store).await;
-    client_tokens(&store).await;
+    credentials::client_tokens(&store).await;
     access(&store).await;
     nodes(&store).await;
     old_tasks(&store).await;
@@ -405,7 +388,7 @@ async fn on_postgresql() {
     let cluster = Cluster::start();
     let store = Store::open(&cluster.url()).await.unwrap();
     behaves(&store).await;
-    client_tokens(&store).await;
+    credentials::client_tokens(&store).await;
     access(&store).await;
     nodes(&store).await;
     old_tasks(&store).await;

@@ -1,13 +1,14 @@
-//! Keypairs, and resets of credentials that wait for a boot.
+//! Client tokens, keypairs, and resets of credentials that wait for a boot.
 
 use super::task;
 use api::{
     Time,
     credential::{CheckState, CredentialKind},
+    task::TaskState,
 };
 use server::{
     Error,
-    store::{Boot, CheckRecord, KeypairRecord, Store},
+    store::{Boot, CheckRecord, ClientToken, KeypairRecord, Store},
 };
 use uuid::Uuid;
 
@@ -67,4 +68,21 @@ pub async fn resets_that_wait(store: &Store) {
     assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"a\":1}"));
     store.forget_vm(check.vm).await.unwrap();
     assert!(store.credential_checks().await.unwrap().is_empty());
+}
+
+pub async fn client_tokens(store: &Store) {
+    let token = |hash: &str| ClientToken {
+        caller: "admin".into(),
+        method: "create-vm".into(),
+        token: "once".into(),
+        body_hash: hash.into(),
+    };
+    assert_eq!(store.first_use(&token("h")).await.unwrap(), None);
+    let first = task();
+    store.insert_task(&first, Some(&token("h")), None).await.unwrap();
+    assert_eq!(store.first_use(&token("other")).await.unwrap(), Some(("h".into(), first.id)));
+    let second = task();
+    assert!(store.insert_task(&second, Some(&token("h")), None).await.is_err());
+    assert!(store.task(second.id).await.unwrap().is_none(), "both or none");
+    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
 }
