@@ -40,12 +40,12 @@ run: ## Prepare this machine, build, and run the server in the foreground (Ctrl-
 remote := life:: hardware:: plan:: tasks::
 
 .PHONY: test
-test: prepare-test template schemathesis ## Run all tests, with real guests under emulation
-	$(call timed,cargo test --workspace && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
+test: prepare-test template schemathesis novnc ## Run all tests, with real guests under emulation
+	$(call timed,cargo test --workspace --no-fail-fast && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
 
 .PHONY: test-full
-test-full: prepare-test-full template debian-template schemathesis ## The same, with the long ones: cloud image, all kill points, long random sequences
-	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace -- --include-ignored)
+test-full: prepare-test-full template debian-template schemathesis novnc ## The same, with the long ones: cloud image, all kill points, long random sequences
+	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace --no-fail-fast -- --include-ignored)
 
 # First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
 # that is newer than the server. Only some tests: make test-newer-libvirt tests='snapshots:: volumes::'
@@ -57,7 +57,7 @@ newer_tests = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(newer_runner)' car
 newer_nodes = VMYARD_TEST_ROOT='$(newer)' VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote)
 
 .PHONY: test-newer-libvirt
-test-newer-libvirt: prepare-test template ## The tests of VMs on the libvirt and QEMU of Debian's backports
+test-newer-libvirt: prepare-test template novnc ## The tests of VMs on the libvirt and QEMU of Debian's backports
 	@$(sudo) scripts/newer-libvirt/make '$(newer)'
 	$(call timed,$(newer_tests) && $(newer_nodes))
 
@@ -77,7 +77,7 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove what was built here, and the cached template and packages (not the server's data)
 	cargo clean
-	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/debian.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/debian.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/novnc' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
 
 .PHONY: prepare
 prepare:
@@ -94,6 +94,10 @@ prepare-test-full:
 .PHONY: schemathesis
 schemathesis: | prepare-test
 	@$(sudo) scripts/schemathesis/install '$(cache)/schemathesis'
+
+.PHONY: novnc
+novnc: | prepare-test
+	@$(sudo) scripts/novnc '$(cache)/novnc'
 
 .PHONY: template
 template: $(template)

@@ -84,12 +84,15 @@ struct Private {
 
 impl Private {
     fn new() -> Result<Private> {
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let path = parent.join(format!("vmyard-{}", random_text(20)?));
+        let name = format!("vmyard-{}", random_text(20)?);
         // Fails where there is one of this name already.
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|error| Error::Internal(format!("make {}: {error}", path.display())))?;
+        let make = |path: &PathBuf| DirBuilder::new().mode(0o700).create(path);
+        let memory = Path::new("/dev/shm").join(&name);
+        if make(&memory).is_ok() {
+            return Ok(Private { path: memory });
+        }
+        let path = std::env::temp_dir().join(name);
+        make(&path).map_err(|error| Error::Internal(format!("make {}: {error}", path.display())))?;
         Ok(Private { path })
     }
 }

@@ -2,22 +2,21 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "store/credentials.rs"]
-mod credentials;
+#[path = "store/access.rs"]
+mod access;
 
 use api::{
     Access, Time,
+    credential::{CheckState, CredentialKind},
     orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
 };
 use server::{
     Error,
-    config::NodeSettings,
     store::{
-        AuditFilter, AuditRecord, ClientToken, CopyRecord, Made, NodeRecord, Reserved, SessionRecord, Store,
-        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
-        VolumeRecord, VolumeRole,
+        Boot, CheckRecord, ClientToken, CopyRecord, Made, Reserved, Store, TaskRecord, TemplatePhase, TemplateRecord,
+        TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -272,8 +271,47 @@ async fn behaves(store: &Store) {
     let found = store.token("h").await.unwrap().unwrap();
     assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
     assert!(store.token("other").await.unwrap().is_none());
-    credentials::keypairs(store).await;
+    access::keypairs(store).await;
     journal(store).await;
+}
+
+async fn resets_that_wait(store: &Store) {
+    let task = task();
+    store.insert_task(&task, None, None).await.unwrap();
+    let check = CheckRecord {
+        vm: Uuid::new_v4(),
+        user: "ann".into(),
+        kind: CredentialKind::Password,
+        task: task.id,
+        state: CheckState::Pending,
+        reason: None,
+        boot: Boot::Id("b1".into()),
+        created_at: Time(1),
+        checked_at: None,
+    };
+    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, task: Uuid::now_v7(), ..check.clone() };
+    for one in [&check, &keys, &check] {
+        store.reset_waits(one, "{}").await.unwrap();
+    }
+    let mut all = store.credential_checks().await.unwrap();
+    all.sort_by_key(|one| one.kind.as_str());
+    assert_eq!(all, [check.clone(), keys.clone()]);
+    // Only the last one is settled.
+    let settled = CheckRecord {
+        state: CheckState::Failed,
+        reason: Some("no such user".into()),
+        checked_at: Some(Time(2)),
+        ..check.clone()
+    };
+    store.credential_checked(&CheckRecord { task: Uuid::now_v7(), ..settled.clone() }).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&check));
+    store.credential_checked(&settled).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().contains(&settled));
+    store.reset_waits_no_more(&settled, task.id, "{\"a\":1}").await.unwrap();
+    assert_eq!(store.credential_checks().await.unwrap(), [CheckRecord { state: CheckState::Pending, ..keys }]);
+    assert_eq!(store.task(task.id).await.unwrap().unwrap().result.as_deref(), Some("{\"a\":1}"));
+    store.forget_vm(check.vm).await.unwrap();
+    assert!(store.credential_checks().await.unwrap().is_empty());
 }
 
 /// A VM's name and spec are changed with the end of the journal, or neither.
@@ -315,6 +353,23 @@ fn task() -> TaskRecord {
         created_at: Time::now(),
         finished_at: None,
     }
+}
+
+async fn client_tokens(store: &Store) {
+    let token = |hash: &str| ClientToken {
+        caller: "admin".into(),
+        method: "create-vm".into(),
+        token: "once".into(),
+        body_hash: hash.into(),
+    };
+    assert_eq!(store.first_use(&token("h")).await.unwrap(), None);
+    let first = task();
+    store.insert_task(&first, Some(&token("h")), None).await.unwrap();
+    assert_eq!(store.first_use(&token("other")).await.unwrap(), Some(("h".into(), first.id)));
+    let second = task();
+    assert!(store.insert_task(&second, Some(&token("h")), None).await.is_err());
+    assert!(store.task(second.id).await.unwrap().is_none(), "both or none");
+    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
 }
 
 async fn journal(store: &Store) {
@@ -369,12 +424,12 @@ async fn on_sqlite() {
     let url = Store::default_url(Path::new(&dir));
     let store = Store::open(&url).await.unwrap();
     behaves(&store).await;
-    credentials::client_tokens(&store).await;
-    access(&store).await;
-    nodes(&store).await;
+    client_tokens(&store).await;
+    access::access(&store).await;
+    access::nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
-    credentials::resets_that_wait(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -388,12 +443,12 @@ async fn on_postgresql() {
     let cluster = Cluster::start();
     let store = Store::open(&cluster.url()).await.unwrap();
     behaves(&store).await;
-    credentials::client_tokens(&store).await;
-    access(&store).await;
-    nodes(&store).await;
+    client_tokens(&store).await;
+    access::access(&store).await;
+    access::nodes(&store).await;
     old_tasks(&store).await;
     ledger(&store).await;
-    credentials::resets_that_wait(&store).await;
+    resets_that_wait(&store).await;
     takes_many_writers(&store).await;
 }
 
@@ -465,126 +520,4 @@ async fn old_tasks(store: &Store) {
     assert_eq!(store.first_use(&token).await.unwrap(), None);
     assert!(store.task(open.id).await.unwrap().is_some(), "one that is at work stays");
     store.set_task_state(open.id, TaskState::Done, None, None).await.unwrap();
-}
-
-async fn nodes(store: &Store) {
-    let add = async |name: &str| {
-        let adding = task();
-        store.insert_task(&adding, None, None).await.unwrap();
-        let settings = NodeSettings::at("qemu+tcp://root:hunter2@far/system");
-        let record = NodeRecord { id: Uuid::new_v4(), name: name.into(), settings, created_at: Time::now() };
-        let added = store.insert_node(&record, adding.id).await;
-        store.set_task_state(adding.id, TaskState::Done, None, None).await.unwrap();
-        added
-    };
-    add("Far_1").await.unwrap();
-    add("FarX1").await.unwrap();
-    assert!(matches!(add("far_1").await, Err(Error::AlreadyExists { .. })));
-    let all = store.nodes().await.unwrap();
-    assert_eq!(all.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["Far_1", "FarX1"]);
-    assert!(!format!("{all:?}").contains("hunter2"));
-    for _ in 0..2 {
-        store.set_node_enabled("FAR_1", false).await.unwrap();
-    }
-    assert!(store.disabled_nodes().await.unwrap().contains("far_1"));
-
-    // What is to be taken back on a node is found by its name, which is no pattern.
-    let cut = task();
-    store.insert_task(&cut, None, None).await.unwrap();
-    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None, &[]).await.unwrap();
-    assert_eq!(store.open_undos_on("Far_1").await.unwrap(), ["create-vm"]);
-    assert!(store.open_undos_on("FarX1").await.unwrap().is_empty());
-    assert!(store.forget_node("Far_1", true).await.unwrap());
-    assert_eq!(store.steps(cut.id).await.unwrap()[0].state, StepState::Undone);
-    assert!(store.open_undos_on("Far_1").await.unwrap().is_empty());
-    store.set_task_state(cut.id, TaskState::Failed, None, None).await.unwrap();
-    assert!(store.forget_node("FarX1", false).await.unwrap());
-    assert!(store.nodes().await.unwrap().is_empty() && store.disabled_nodes().await.unwrap().is_empty());
-}
-
-async fn access(store: &Store) {
-    let token = |name: &str, hash: &str| TokenRecord {
-        id: Uuid::now_v7(),
-        name: name.into(),
-        hash: hash.into(),
-        role: Access::Operator,
-        expires_at: None,
-        created_at: Time::now(),
-    };
-    let (ann, admin) = (token("Ann", "ann"), token("admin", "first"));
-    store.insert_token(&ann).await.unwrap();
-    assert!(matches!(store.insert_token(&token("aNN", "other")).await, Err(Error::AlreadyExists { .. })));
-    assert_eq!(store.token_named("ANN").await.unwrap(), Some(ann.clone()));
-    assert_eq!(store.token_named(&ann.id.to_string().to_uppercase()).await.unwrap(), Some(ann.clone()));
-    assert!(store.tokens().await.unwrap().contains(&ann));
-    store.put_token(&admin).await.unwrap();
-
-    // Sessions end with their token.
-    let entry = |caller: &str, outcome: &str, at: i64| AuditRecord {
-        id: Uuid::now_v7(),
-        at: Time(at),
-        caller: caller.into(),
-        method: "sign-in".into(),
-        target: Some(Target { kind: "token".into(), id: ann.id, name: "Ann".into() }),
-        task: None,
-        request_id: Uuid::now_v7(),
-        remote: Some("::1".into()),
-        outcome: outcome.into(),
-    };
-    let session = |token: &TokenRecord, hash: &str, ends: i64| SessionRecord {
-        hash: hash.into(),
-        token: token.id,
-        created_at: Time(1),
-        expires_at: Time(ends),
-    };
-    for (hash, ends) in [("a", 10), ("b", 20), ("c", 30)] {
-        store.insert_session(&session(&ann, hash, ends), &entry("Ann", "accepted", ends)).await.unwrap();
-    }
-    store.insert_session(&session(&admin, "d", 30), &entry("admin", "accepted", 40)).await.unwrap();
-    assert_eq!(store.session("b").await.unwrap(), Some((ann.clone(), Time(20))));
-    store.forget_sessions_before(Time(20)).await.unwrap();
-    store.end_session("b", &entry("Ann", "accepted", 50)).await.unwrap();
-    for gone in ["a", "b"] {
-        assert_eq!(store.session(gone).await.unwrap(), None, "{gone}");
-    }
-    store.forget_token(ann.id).await.unwrap();
-    store.forget_token(ann.id).await.unwrap();
-    assert_eq!(store.session("c").await.unwrap(), None);
-    let late = store.insert_session(&session(&ann, "e", 30), &entry("Ann", "accepted", 60)).await;
-    assert!(matches!(late, Err(Error::Unauthenticated(_))), "{late:?}");
-    // A replaced administrator's token takes its sessions along, and another's secret in its place is the administrator's.
-    store.insert_token(&token("bob", "second")).await.unwrap();
-    store.forget_tokens_but("admin", "second").await.unwrap();
-    store.put_token(&TokenRecord { role: Access::Administrator, ..token("admin", "second") }).await.unwrap();
-    assert_eq!(store.session("d").await.unwrap(), None);
-    assert_eq!(store.token("second").await.unwrap().unwrap().role, Access::Administrator);
-    assert_eq!((store.token_named("bob").await.unwrap(), store.token("first").await.unwrap()), (None, None));
-
-    // The audit.
-    store.insert_audit(&AuditRecord { target: None, remote: None, ..entry("", "unauthenticated", 70) }).await.unwrap();
-    let count = async |filter: AuditFilter| store.audit(&filter, None, 1).await.unwrap().1;
-    let sign_ins = AuditFilter { method: Some("sign-in".into()), ..AuditFilter::default() };
-    let (page, total) = store.audit(&sign_ins, None, 2).await.unwrap();
-    assert_eq!((page.len(), total), (2, 6));
-    assert_eq!((page[0].caller.as_str(), &page[0].target, page[1].at), ("", &None, Time(50)));
-    let (next, total) = store.audit(&sign_ins, Some(page[1].id), 9).await.unwrap();
-    assert_eq!((next.len(), total, next[3].at), (4, 6, Time(10)));
-    assert_eq!(count(AuditFilter { caller: Some("ANN".into()), ..sign_ins.clone() }).await, 4);
-    for target in ["ann".to_owned(), ann.id.to_string()] {
-        assert_eq!(count(AuditFilter { target: Some(target), ..sign_ins.clone() }).await, 5);
-    }
-    let between = AuditFilter { since: Some(Time(20)), until: Some(Time(40)), ..sign_ins.clone() };
-    assert_eq!(count(between).await, 2);
-    store.forget_audit_before(Time(50)).await.unwrap();
-    assert_eq!(count(sign_ins).await, 2);
-
-    // With its task, or neither.
-    let first = task();
-    let accepted = AuditRecord { task: Some(first.id), ..entry("Ann", "accepted", 80) };
-    store.insert_task(&first, None, Some(&accepted)).await.unwrap();
-    let second = task();
-    assert!(store.insert_task(&second, None, Some(&accepted)).await.is_err(), "the entry's id is taken");
-    assert!(store.task(second.id).await.unwrap().is_none());
-    store.set_task_state(first.id, TaskState::Done, None, None).await.unwrap();
-    assert_eq!(store.audit(&AuditFilter::default(), None, 1).await.unwrap().0, [accepted]);
 }

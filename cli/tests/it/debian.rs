@@ -16,7 +16,7 @@ const ODD: &str = "p a$6$x'\"\\: #&%!`id`\u{e9}\u{4e2d}";
 
 /// A running VM of the image with the user alice.
 fn debian<'a>(lab: &'a Lab, key: &KeyPair) -> TestVm<'a> {
-    let file = crate::lab::cached("debian.qcow2", "make debian-template");
+    let file = crate::lab::cached("debian.qcow2", "debian-template");
     lab.ok("register-template", json!({"name": "debian", "file": file, "os": "debian12", "guest_agent": true}));
     let cloud_init = json!({"user": "alice", "password": "the old one", "ssh_keys": [key.public],
         "user_data": "#!/bin/sh\necho once >>/var/mine\n"});

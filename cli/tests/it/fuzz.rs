@@ -2,10 +2,9 @@
 //! be one that the document doesn't have, none may be a fault of ours, none may take long; what fits is taken, the rest is
 //! refused. `scripts/schemathesis/` has its versions, its configuration, and which methods are left out and why.
 
-use crate::lab::{Lab, root};
+use crate::lab::{Lab, cached, root};
 use serde_json::json;
 use std::{
-    path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -28,7 +27,7 @@ fn the_api_is_as_its_openapi_document_says() {
     let seed = std::env::var("VMYARD_FUZZ_SEED").unwrap_or_else(|_| "1".to_owned());
     let config = root().join("scripts/schemathesis");
     let begun = Instant::now();
-    let output = Command::new(schemathesis())
+    let output = Command::new(cached("schemathesis/bin/schemathesis", "schemathesis"))
         .arg("--config-file")
         .arg(config.join("schemathesis.toml"))
         .args(["run", "--no-color", "--url", &lab.server.url, "--seed", &seed, "--max-examples", examples])
@@ -55,12 +54,4 @@ fn the_api_is_as_its_openapi_document_says() {
     assert!(of_state.iter().map(|method| answers(method, 200)).sum::<usize>() > 0, "{text}");
     assert!(!log.contains("panicked"), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
-}
-
-/// The program, which `make test` installs.
-fn schemathesis() -> PathBuf {
-    let cache = std::env::var_os("VMYARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/vmyard"), PathBuf::from);
-    let path = cache.join("schemathesis/bin/schemathesis");
-    assert!(path.exists(), "{} is missing: make schemathesis", path.display());
-    path
 }

@@ -14,6 +14,7 @@ mod cli_change;
 mod cli_guest;
 mod cli_output;
 mod cloud_init;
+mod cloud_init_debian;
 mod crash;
 mod credentials;
 mod credentials_boot;

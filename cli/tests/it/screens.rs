@@ -1,6 +1,10 @@
 //! Screens of VMs: get-vnc-console with a VNC client and by WebSocket, who is let in, and pictures.
 
-use crate::lab::{Lab, Socket, TestVm, eventually};
+use crate::lab::{
+    Lab, Socket, TestVm,
+    browser::{Browser, serve_files},
+    cached, eventually,
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{
@@ -229,21 +233,66 @@ fn who_is_let_in() {
     });
     drop(silent);
     eventually("the ticket's time is over", Duration::from_secs(10), || {
-        let now = lab.ok("get-serial-console", json!({"vm": vm.name}))["expires_at"].as_str().unwrap().to_owned();
-        // Another ticket's end is a minute from now.
-        (minute_before(&now) > console["expires_at"].as_str().unwrap().to_owned()).then_some(())
+        let now = vm.ok("get-vm-screenshot", json!({}))["taken_at"].as_str().unwrap().to_owned();
+        (now.as_str() > console["expires_at"].as_str().unwrap()).then_some(())
     });
     refused(&url(&console), &[], 401, "unauthenticated");
 }
 
-/// A time a minute earlier, as text; good enough within an hour.
-fn minute_before(time: &str) -> String {
-    let minute: u32 = time[14..16].parse().unwrap();
-    match minute {
-        // Of the hour before: the comparison waits until the next minute.
-        0 => String::new(),
-        _ => format!("{}{:02}{}", &time[..14], minute - 1, &time[16..]),
-    }
+/// noVNC, in a page of this server's origin.
+#[test]
+fn a_browser_shows_the_screen_and_types() {
+    let lab = Lab::own();
+    let user = json!({"cloud_init": {"user": "alice", "password": "wonderland"}});
+    let vm = lab.create_with("novnc", user).start().ready();
+    let files = serve_files(cached("novnc", "novnc"));
+    let browser = Browser::start();
+    browser.go(&format!("{}/healthz", lab.server.url));
+    let console = vm.ok("get-vnc-console", json!({}));
+    let connect = "
+        document.body.innerHTML = '<div id=screen style=\"width: 800px; height: 500px\"></div>';
+        window.state = 'connecting';
+        import(arguments[0] + '/core/rfb.js').then(module => {
+            const rfb = window.rfb = new module.default(document.getElementById('screen'), arguments[1]);
+            rfb.addEventListener('connect', () => { window.state = 'connected'; rfb.focus(); });
+            rfb.addEventListener('disconnect', event => { window.state = 'disconnected ' + event.detail.clean; });
+            rfb.addEventListener('credentialsrequired', () => { window.state = 'a password is asked for'; });
+        }, error => { window.state = String(error); });";
+    browser.run(connect, json!([files, console["websocket_url"]]));
+    let state = || browser.run("return window.state", json!([])).as_str().unwrap().to_owned();
+    eventually("it is connected", Duration::from_secs(60), || {
+        let state = state();
+        assert!(["connecting", "connected"].contains(&state.as_str()), "{state}");
+        (state == "connected").then_some(())
+    });
+    // The screen: as large as the guest's, and the login prompt is on it.
+    let lit = "
+        const canvas = document.querySelector('#screen canvas');
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        let lit = 0;
+        for (let at = 0; at < pixels.length; at += 4) if (pixels[at] + pixels[at + 1] + pixels[at + 2] > 200) lit++;
+        return [canvas.width, canvas.height, lit];";
+    let shot = vm.ok("get-vm-screenshot", json!({}));
+    let seen = eventually("something is on the screen", Duration::from_secs(60), || {
+        Some(browser.run(lit, json!([]))).filter(|seen| seen[2].as_u64().unwrap() > 200)
+    });
+    assert_eq!((&seen[0], &seen[1]), (&shot["width"], &shot["height"]));
+    // Typed by the browser's keyboard, seen by the guest.
+    browser.press("alice\n");
+    // The prompt for the password takes a moment: more is lit then.
+    eventually("a password is asked for", Duration::from_secs(60), || {
+        let now = browser.run(lit, json!([]))[2].as_u64();
+        (now > seen[2].as_u64().map(|before| before + 300)).then_some(())
+    });
+    let wait_in_guest = |what: &str| {
+        vm.run(&format!("for i in $(seq 300); do if {what}; then exit 0; fi; usleep 200000; done; ps; exit 1"));
+    };
+    browser.press("wonderland\n");
+    wait_in_guest("ps | grep -v grep | grep -q -- '-sh'");
+    browser.press("touch /tmp/typed\n");
+    wait_in_guest("ls /tmp/typed");
+    vm.ok("stop-vm", json!({"force": true}));
+    eventually("it is told of the end", Duration::from_secs(30), || (state() == "disconnected true").then_some(()));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod audit;
 mod client_token;
 mod credential_check;
 mod keypair;
+mod leftover;
 mod made;
 mod node;
 mod session;

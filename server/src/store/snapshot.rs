@@ -1,8 +1,8 @@
-//! Snapshots, the images that they keep, and images that are to be deleted.
+//! Snapshots, and the images that they keep.
 
 use super::{
-    Store, VmRecord, VmSpec, expect_one, failed, from_json, is_taken, name_key, parse_uuid, task::close_journal,
-    to_json,
+    Store, VmRecord, VmSpec, expect_one, failed, from_json, is_taken, leftover::leave, name_key, parse_uuid,
+    task::close_journal, to_json,
 };
 use crate::{Error, Result};
 use api::{Time, snapshot::SnapshotVmState};
@@ -499,24 +499,6 @@ impl Store {
         let row = sqlx::query(sql).bind(node).bind(path).fetch_one(&self.pool).await;
         Ok(row.map_err(failed("look for an image"))?.get::<i64, _>("n") > 0)
     }
-
-    /// The images on a node that are to be deleted.
-    pub async fn leftovers(&self, node: &str) -> Result<Vec<Image>> {
-        let rows = sqlx::query("select pool, file, path from leftover where node = $1").bind(node);
-        let rows = rows.fetch_all(&self.pool).await.map_err(failed("read what is to be deleted"))?;
-        rows.iter().map(read_image).collect()
-    }
-
-    /// Forgets an image that was deleted.
-    pub async fn forget_leftover(&self, node: &str, image: &Image) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        let query = sqlx::query("delete from leftover where node = $1 and path = $2").bind(node).bind(&image.path);
-        query.execute(&mut *transaction).await.map_err(failed("forget what was deleted"))?;
-        let query = sqlx::query("delete from made where pool = $1 and file = $2");
-        let query = query.bind(image.pool.to_string()).bind(&image.file);
-        query.execute(&mut *transaction).await.map_err(failed("forget what was deleted"))?;
-        transaction.commit().await.map_err(failed("forget what was deleted"))
-    }
 }
 
 async fn move_volumes(transaction: &mut Transaction<'_, Any>, moves: &[Move]) -> Result<()> {
@@ -557,20 +539,6 @@ async fn stand_on(transaction: &mut Transaction<'_, Any>, vm: Uuid, snapshot: Uu
     query.execute(&mut **transaction).await.map(|_| ()).map_err(failed("move a VM onto a snapshot"))
 }
 
-async fn leave(transaction: &mut Transaction<'_, Any>, node: &str, image: &Image) -> Result<()> {
-    sqlx::query(
-        "insert into leftover (node, pool, file, path) values ($1, $2, $3, $4) on conflict (node, pool, file) do nothing",
-    )
-    .bind(node)
-    .bind(image.pool.to_string())
-    .bind(&image.file)
-    .bind(&image.path)
-    .execute(&mut **transaction)
-    .await
-    .map(|_| ())
-    .map_err(failed("note what is to be deleted"))
-}
-
 async fn forget_frozen(transaction: &mut Transaction<'_, Any>, disk: &FrozenDisk) -> Result<()> {
     let query = sqlx::query("delete from snapshot_disk where snapshot = $1 and volume = $2");
     let query = query.bind(disk.snapshot.to_string()).bind(disk.volume.to_string());
@@ -590,7 +558,7 @@ fn read(row: &AnyRow) -> Result<SnapshotRecord> {
     })
 }
 
-fn read_image(row: &AnyRow) -> Result<Image> {
+pub(super) fn read_image(row: &AnyRow) -> Result<Image> {
     Ok(Image { pool: parse_uuid(row.get("pool"))?, file: row.get("file"), path: row.get("path") })
 }
 

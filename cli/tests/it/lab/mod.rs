@@ -8,6 +8,7 @@
 //! assert_eq!(vm.run("nproc"), "1");
 //! ```
 
+pub mod browser;
 pub mod fleet;
 pub mod login;
 mod node;
@@ -17,6 +18,8 @@ mod vm;
 
 pub use node::NodeProcess;
 pub use server::{Answer, Server};
+// The bench has no use for it.
+#[allow(unused_imports)]
 pub use socket::Socket;
 pub use vm::TestVm;
 
@@ -165,14 +168,14 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> 
 
 /// The tiny template, which `make test` makes.
 pub fn tiny() -> PathBuf {
-    cached("tiny.qcow2", "make template")
+    cached("tiny.qcow2", "template")
 }
 
-/// A file of the cache, which this makes.
-pub fn cached(name: &str, made_by: &str) -> PathBuf {
+/// What a target of the Makefile has made.
+pub fn cached(name: &str, target: &str) -> PathBuf {
     let cache = std::env::var_os("VMYARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/vmyard"), PathBuf::from);
     let path = cache.join(name);
-    assert!(path.exists(), "{} is missing: {made_by}", path.display());
+    assert!(path.exists(), "{} is missing: make {target}", path.display());
     path
 }
 

@@ -109,13 +109,17 @@ impl<'a> TestVm<'a> {
         output("out-data")
     }
 
-    /// Runs a line in the guest through ssh, from its network's host. Returns whether it went well, and what was printed.
+    /// Runs a line in the guest through ssh, from its network's host, as soon as somebody listens there. Returns whether it went
+    /// well, and what was printed.
     pub fn ssh(&self, user: &str, env: &[(&str, &str)], options: &[&str], line: &str) -> (bool, String) {
         let target = format!("{user}@{}", self.address());
         let common =
             ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=30"];
         let common = common.iter().flat_map(|option| ["-o", option]).collect::<Vec<_>>();
-        self.lab.node.inside(env, &[&["ssh"][..], &common, options, &[&target, line]].concat())
+        eventually("sshd listens", BOOT, || {
+            let ran = self.lab.node.inside(env, &[&["ssh"][..], &common, options, &[&target, line]].concat());
+            (!ran.1.contains("Connection refused")).then_some(ran)
+        })
     }
 
     /// Forces it off and deletes it.

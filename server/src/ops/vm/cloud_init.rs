@@ -151,11 +151,12 @@ fn network(request: &CreateVm, given: Option<NetworkConfig>, nics: &[NicSpec]) -
         let mut device = json!({ "match": { "macaddress": spec.mac }, "set-name": name });
         match nic.addresses.is_empty() {
             true => device["dhcp4"] = json!(true),
-            false => device["addresses"] = json!(nic.addresses),
+            false => device["addresses"] = json!(gateways_first(nic)),
         }
         if let Some(gateway) = nic.gateway {
-            let to = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-            device["routes"] = json!([{ "to": to, "via": gateway }]);
+            // Netplan would rather have `routes`, but takes this too. Where the guest has ifupdown, cloud-init makes calls of `route` of
+            // `routes`, a program that Debian's images lack.
+            device[if gateway.is_ipv4() { "gateway4" } else { "gateway6" }] = json!(gateway);
         }
         if !nic.nameservers.is_empty() {
             device["nameservers"] = json!({ "addresses": nic.nameservers });
@@ -165,6 +166,17 @@ fn network(request: &CreateVm, given: Option<NetworkConfig>, nics: &[NicSpec]) -
         }
     }
     Ok(Some(config))
+}
+
+/// An interface's addresses, those in the gateway's network first: cloud-init's ifupdown sets the gateway with the first one.
+fn gateways_first(nic: &api::vm::NicSpec) -> Vec<&String> {
+    let reaches = |address: &str| {
+        let network = network_config::interface_address(address).ok();
+        nic.gateway.zip(network).is_some_and(|(gateway, network)| same_network(network, gateway))
+    };
+    let mut addresses: Vec<&String> = nic.addresses.iter().collect();
+    addresses.sort_by_key(|address| !reaches(address));
+    addresses
 }
 
 /// Whether an address is in the network of this one.
@@ -191,6 +203,15 @@ mod tests {
         assert!(same("10.0.0.7/0", "1.1.1.1") && !same("10.0.0.7/32", "10.0.0.1"));
         assert!(same("fd00::7/64", "fd00::1") && !same("fd00::7/64", "fd01::1") && !same("fd00::7/128", "fd00::1"));
         assert!(same("::1/0", "fd00::1") && !same("::1/0", "10.0.0.1") && !same("10.0.0.1/0", "fd00::1"));
+    }
+
+    #[test]
+    fn the_gateways_network_comes_first() {
+        let addresses = ["10.1.0.7/24", "10.0.0.7/24", "fd00::7/64"].map(str::to_owned).to_vec();
+        let mut nic = api::vm::NicSpec { addresses, ..api::vm::NicSpec::default() };
+        assert_eq!(gateways_first(&nic), ["10.1.0.7/24", "10.0.0.7/24", "fd00::7/64"]);
+        nic.gateway = Some([10, 0, 0, 1].into());
+        assert_eq!(gateways_first(&nic), ["10.0.0.7/24", "10.1.0.7/24", "fd00::7/64"]);
     }
 
     #[test]
