@@ -289,7 +289,7 @@ async fn resets_that_wait(store: &Store) {
         created_at: Time(1),
         checked_at: None,
     };
-    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, ..check.clone() };
+    let keys = CheckRecord { kind: CredentialKind::SshKeys, boot: Boot::Off, task: Uuid::now_v7(), ..check.clone() };
     for one in [&check, &keys, &check] {
         store.reset_waits(one, "{}").await.unwrap();
     }
