@@ -1,6 +1,6 @@
 //! Nodes that are reached by ssh, the transport that most people use for a second host, and by TLS.
 
-use crate::lab::{Directory, Lab, NodeProcess, Server, eventually};
+use crate::lab::{Directory, Lab, NodeProcess, Server, Socket, eventually};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -102,6 +102,20 @@ fn a_node_over_ssh() {
     assert_eq!(ok("create-vm", request)["node"], "far");
     assert_eq!(far.virsh(&["list", "--name"]).lines().count(), 1);
     assert_eq!(ok("describe-template", json!({"template": "tiny"}))["copies"].as_array().unwrap().len(), 2);
+
+    // Its consoles come through ssh, too.
+    let open =
+        |method: &str| Socket::open(ok(method, json!({"vm": "web"}))["websocket_url"].as_str().unwrap()).unwrap();
+    open("get-serial-console").expect("tiny: ready");
+    let mut screen = open("get-vnc-console");
+    assert_eq!(screen.take(12), b"RFB 003.008\n");
+    screen.send(b"RFB 003.008\n");
+    assert_eq!(screen.take(2), [1, 1]);
+    screen.send(&[1]);
+    assert_eq!(screen.take(4), [0; 4]);
+    screen.send(&[1]);
+    assert_eq!(u16::from_be_bytes(screen.take(24)[..2].try_into().unwrap()), 720);
+    drop(screen);
 
     // The connection breaks and comes back.
     drop(sshd);

@@ -53,6 +53,13 @@ pub(super) async fn apply(
         (Credential::Keys(keys), _) => {
             let home = field(&file(vm, image, "/etc/passwd").await?, user, 5);
             let home = home.ok_or_else(|| Error::not_found("guest user", user))?;
+            // The guest's word, which becomes an argument: it must not look like an option.
+            if !home.starts_with('/') {
+                return Err(Error::Unsupported {
+                    detail: format!("user {user} of VM {} has no home directory, but {home:?}", vm.entry.name()),
+                    hint: Some("use another method".to_owned()),
+                });
+            }
             let path = format!("{}/.ssh/authorized_keys", home.trim_end_matches('/'));
             node.set_ssh_keys_in_image(image, user, &path, keys).await?;
             let has: Vec<String> = file(vm, image, &path).await?.lines().map(str::to_owned).collect();
