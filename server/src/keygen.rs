@@ -15,8 +15,8 @@ use std::{
 };
 use tokio::{process::Command, sync::Semaphore};
 
-/// How long an RSA key may take: seconds on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long an RSA key may take: seconds on an idle machine, but luck decides, and others may need the CPUs.
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// So many RSA keys are made at once: each takes a CPU.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);

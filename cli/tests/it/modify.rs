@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{fs, time::Duration};
 
 /// Within this the guest has taken what was plugged.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 pub fn domain<'a>(vm: &'a TestVm) -> &'a str {
     vm.created["domain"].as_str().unwrap()

@@ -32,6 +32,8 @@ const NO_LOG: Duration = Duration::from_secs(6);
 const NEEDLE: usize = 4096;
 /// How long a line that broke is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How long a session that ends may take to close its line.
+const LEAVING: Duration = Duration::from_secs(1);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -49,6 +51,7 @@ enum Stopped {
 pub(super) async fn run(app: &App, line: &Line) -> End {
     let mut log = Log::find(app, line).await;
     line.say(&log.first().await);
+    let begun = Instant::now();
     let mut since: Option<Instant> = None;
     loop {
         let opened = tokio::select! {
@@ -66,6 +69,11 @@ pub(super) async fn run(app: &App, line: &Line) -> End {
             }
             Err(error) if error.kind == ErrorKind::WrongState && since.is_none_or(|since| since.elapsed() < AGAIN) => {
                 Stopped::Broke
+            }
+            // Who has it may be the session before this one, on its way out: a page that is loaded anew.
+            Err(error) if error.kind == ErrorKind::Busy && begun.elapsed() < LEAVING => {
+                tokio::time::sleep(LEAVING / 20).await;
+                continue;
             }
             Err(error) if may_pass(&error) && since.is_some_and(|since| since.elapsed() < AGAIN) => Stopped::Broke,
             Err(error) => return End { why: error.to_string(), error: Some(error) },
