@@ -19,7 +19,7 @@ const DSA: &str = "ssh-dss AAAAB3NzaC1kc3MAAACBANw9iSUO2UYhFMssjUgW46URqv8bBrDgH
 
 /// What the real program prints; `None` when it fails.
 fn ssh_keygen(args: &[&str]) -> Option<String> {
-    let ran = Command::new("ssh-keygen").args(args).output().unwrap();
+    let ran = Command::new("ssh-keygen").env("LC_ALL", "C.UTF-8").args(args).output().unwrap();
     ran.status.success().then(|| String::from_utf8(ran.stdout).unwrap().trim().to_owned())
 }
 

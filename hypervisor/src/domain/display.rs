@@ -316,7 +316,7 @@ mod tests {
             panic!("no ssh")
         };
         assert_eq!(
-            arguments[6..],
+            arguments[7..],
             [
                 "-p",
                 "2222",
