@@ -18,6 +18,8 @@ mod vm;
 
 pub use node::NodeProcess;
 pub use server::{Answer, Server};
+// The bench has no use for it.
+#[allow(unused_imports)]
 pub use socket::Socket;
 pub use vm::TestVm;
 
