@@ -83,6 +83,16 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     if error.message.contains("unable to execute QEMU agent command") {
         return ErrorKind::AgentRefused;
     }
+    // Nor have these of serial lines: somebody has it; the domain is being started; it has none.
+    for (text, kind) in [
+        ("Active console session exists", ErrorKind::Busy),
+        ("PTY device is not yet assigned", ErrorKind::WrongState),
+        ("cannot find console device", ErrorKind::Unsupported),
+    ] {
+        if error.message.contains(text) {
+            return kind;
+        }
+    }
     match error.code {
         ErrorCode::NO_DOMAIN
         | ErrorCode::NO_STORAGE_POOL

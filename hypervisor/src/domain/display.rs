@@ -10,7 +10,7 @@ use super::{
     layers::unreadable,
 };
 use crate::{
-    Error, ErrorKind, Node, Result,
+    ErrorKind, Node, Result,
     error::libvirt_error,
     node::QUICK,
     uri::{self, Remote},
@@ -88,22 +88,14 @@ impl Node {
     /// display, or there is no way to it.
     pub async fn open_display(&self, id: Uuid, password: &str) -> Result<Display> {
         let doing = format!("open the display of domain {id}");
-        if self.is_local() {
-            let wanted = doing.clone();
-            let opened = self.ask_domain(id, &wanted, |domain| match vnc_of(&domain.xml(0)?)? {
-                Some(vnc) => domain.open_graphics_fd(vnc.index, flags::GRAPHICS_SKIPAUTH).map(Some),
-                None => Ok(None),
-            });
-            let Some(fd) = opened.await? else { return Err(self.no_display(&doing)) };
-            let socket = StdUnixStream::from(fd);
+        let (vnc, way) = self.find_display(id, &doing).await?;
+        let Some(way) = way else {
+            let open = move |domain: &Domain| domain.open_graphics_fd(vnc.index, flags::GRAPHICS_SKIPAUTH);
+            let socket = StdUnixStream::from(self.ask_domain(id, &doing, open).await?);
             let socket = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
             let socket = socket.map_err(|error| self.error(ErrorKind::Failed, &doing, &error.to_string()))?;
             return Ok(Display { stream: Box::new(socket), password: None, passing: false, _tunnel: None });
-        }
-        let found = self.ask_domain(id, &doing, |domain| vnc_of(&domain.xml(flags::XML_SECURE)?)).await?;
-        let Some(vnc) = found else { return Err(self.no_display(&doing)) };
-        let way = way(&vnc, &uri::remote(self.secret_uri()))
-            .map_err(|why| self.error(ErrorKind::Unsupported, &doing, why))?;
+        };
         let passing = vnc.password == Password::Ours;
         let password = match vnc.password {
             Password::None => None,
@@ -155,19 +147,19 @@ impl Node {
 
     /// Fails unless a running domain has a VNC display that can be reached from here.
     pub async fn must_have_display(&self, id: Uuid) -> Result<()> {
-        let doing = format!("find the display of domain {id}");
-        let found = self.ask_domain(id, &doing, |domain| vnc_of(&domain.xml(0)?)).await?;
-        let vnc = found.ok_or_else(|| self.no_display(&doing))?;
-        match self.is_local() {
-            true => Ok(()),
-            false => way(&vnc, &uri::remote(self.secret_uri()))
-                .map(drop)
-                .map_err(|why| self.error(ErrorKind::Unsupported, &doing, why)),
-        }
+        self.find_display(id, &format!("find the display of domain {id}")).await.map(|_| ())
     }
 
-    fn no_display(&self, doing: &str) -> Error {
-        self.error(ErrorKind::Unsupported, doing, "it has no VNC display")
+    /// A running domain's display and, where that is another machine's, the way to it.
+    async fn find_display(&self, id: Uuid, doing: &str) -> Result<(Vnc, Option<Way>)> {
+        let unsupported = |why: &str| self.error(ErrorKind::Unsupported, doing, why);
+        let found = self.ask_domain(id, doing, |domain| vnc_of(&domain.xml(flags::XML_SECURE)?)).await?;
+        let vnc = found.ok_or_else(|| unsupported("it has no VNC display"))?;
+        let way = match self.is_local() {
+            true => None,
+            false => Some(way(&vnc, &uri::remote(self.secret_uri())).map_err(unsupported)?),
+        };
+        Ok((vnc, way))
     }
 }
 

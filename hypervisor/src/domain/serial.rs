@@ -68,21 +68,10 @@ impl Node {
         let failed = |kind, cause: &str| -> Error { self.error(kind, &doing, cause) };
         match tokio::time::timeout(OPEN, opened).await {
             Ok(Ok(Ok(line))) => Ok(line),
-            Ok(Ok(Err(error))) => Err(failed(kind_of_open(&error), &error.message)),
+            Ok(Ok(Err(error))) => Err(failed(kind_of(&error), &error.message)),
             Ok(Err(_)) => Err(failed(ErrorKind::Failed, "its thread ended")),
             Err(_) => Err(failed(ErrorKind::Timeout, &format!("no answer within {} s", OPEN.as_secs()))),
         }
-    }
-}
-
-/// libvirt has no code of their own for a line that somebody has and for a domain without one.
-fn kind_of_open(error: &libvirt::Error) -> ErrorKind {
-    match error.code {
-        ErrorCode::OPERATION_FAILED if error.message.contains("Active console session exists") => ErrorKind::Busy,
-        ErrorCode::INTERNAL_ERROR if error.message.contains("cannot find") => ErrorKind::Unsupported,
-        // It is being started.
-        ErrorCode::OPERATION_FAILED if error.message.contains("not yet assigned") => ErrorKind::WrongState,
-        _ => kind_of(error),
     }
 }
 
@@ -90,11 +79,6 @@ impl SerialLine {
     /// What the guest says next; `None` at the end.
     pub async fn read(&mut self) -> Option<Vec<u8>> {
         self.output.recv().await
-    }
-
-    /// What it has said already, if anything.
-    pub fn read_now(&mut self) -> Option<Vec<u8>> {
-        self.output.try_recv().ok()
     }
 
     /// Where to type.
