@@ -53,6 +53,8 @@ pub enum Secret {
     Token,
     /// Of a session.
     Session,
+    /// Of a ticket to a console.
+    Ticket,
 }
 
 impl Secret {
@@ -63,6 +65,7 @@ impl Secret {
         let prefix = match self {
             Secret::Token => "vmy_",
             Secret::Session => "vmys_",
+            Secret::Ticket => "vmyt_",
         };
         let secret = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
         let hash = hash(&secret);
@@ -160,7 +163,7 @@ pub fn ensure_data_dir(data_dir: &Path) -> Result<()> {
 }
 
 /// A secret has 256 random bits, so a fast hash is enough: there is nothing to guess.
-fn hash(secret: &str) -> String {
+pub fn hash(secret: &str) -> String {
     blake3::hash(secret.as_bytes()).to_hex().to_string()
 }
 

@@ -37,51 +37,41 @@ const LEAVING: Duration = Duration::from_secs(1);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Why following a line stopped for now.
-enum Stopped {
-    /// The stream has ended.
-    Broke,
-    /// Nobody watches.
-    Left,
-    /// The server stops.
-    Stopping,
-}
-
 /// Follows a line until nobody watches, or until it ends.
 pub(super) async fn run(app: &App, line: &Line) -> End {
     let mut log = Log::find(app, line).await;
     line.say(&log.first().await);
     let begun = Instant::now();
     let mut since: Option<Instant> = None;
+    // Once: whoever cuts us off later is not cut off in turn.
+    let mut force = line.force;
     loop {
         let opened = tokio::select! {
-            opened = line.node.open_serial(line.vm, line.force) => opened,
-            () = app.consoles.stop.cancelled() => return stopping(),
+            opened = line.node.open_serial(line.vm, force) => opened,
+            () = app.consoles.stop.cancelled() => return End::stopping(),
         };
-        let stopped = match opened {
+        let ended = match opened {
             Ok(mut open) => {
                 *lock(&line.input) = Some(open.input());
                 line.status.send_modify(|status| status.on = Some(true));
-                let stopped = follow(app, line, &mut open, &mut log).await;
+                let ended = follow(app, line, &mut open, &mut log).await;
                 *lock(&line.input) = None;
-                since = None;
-                stopped
+                (since, force) = (None, false);
+                ended
             }
             Err(error) if error.kind == ErrorKind::WrongState && since.is_none_or(|since| since.elapsed() < AGAIN) => {
-                Stopped::Broke
+                None
             }
             // Who has it may be the session before this one, on its way out: a page that is loaded anew.
             Err(error) if error.kind == ErrorKind::Busy && begun.elapsed() < LEAVING => {
                 tokio::time::sleep(LEAVING / 20).await;
                 continue;
             }
-            Err(error) if may_pass(&error) && since.is_some_and(|since| since.elapsed() < AGAIN) => Stopped::Broke,
+            Err(error) if may_pass(&error) && since.is_some_and(|since| since.elapsed() < AGAIN) => None,
             Err(error) => return End { why: error.to_string(), error: Some(error) },
         };
-        match stopped {
-            Stopped::Left => return End { why: "nobody watches".to_owned(), error: None },
-            Stopped::Stopping => return stopping(),
-            Stopped::Broke => {}
+        if let Some(end) = ended {
+            return end;
         }
         match line.node.power(line.vm).await {
             Ok(Some((Power::Off, _))) => {
@@ -89,28 +79,24 @@ pub(super) async fn run(app: &App, line: &Line) -> End {
                 line.say(&log.more().await);
                 line.status.send_modify(|status| status.on = Some(false));
                 if !line.status.borrow().anybody_waits() {
-                    return End { why: "the VM is off".to_owned(), error: None };
+                    return End::of("the VM is off");
                 }
                 if let Some(end) = off(app, line).await {
                     return end;
                 }
                 since = None;
             }
-            Ok(None) => return End { why: "the VM is gone".to_owned(), error: None },
+            Ok(None) => return End::of("the VM is gone"),
             // The line broke, and the VM is on or nobody knows: somebody has cut it, or libvirtd is away.
             _ => {
                 since.get_or_insert_with(Instant::now);
-                if app.consoles.lines.is_left(line) {
-                    return End { why: "nobody watches".to_owned(), error: None };
+                if let Some(end) = app.consoles.lines.left(line) {
+                    return end;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
-}
-
-fn stopping() -> End {
-    End { why: "the server stops".to_owned(), error: None }
 }
 
 /// Whether a node that gave this error may well answer a moment later.
@@ -123,24 +109,24 @@ async fn off(app: &App, line: &Line) -> Option<End> {
     let mut changes = app.index.changes();
     loop {
         match app.index.get(line.vm) {
-            None => return Some(End { why: "the VM is gone".to_owned(), error: None }),
+            None => return Some(End::of("the VM is gone")),
             Some(entry) if matches!(entry.power(), Some(Power::Running | Power::Paused)) => return None,
             Some(_) => {}
         }
         tokio::select! {
             _ = changes.changed() => {}
             () = line.left.notified() => {
-                if app.consoles.lines.is_left(line) {
-                    return Some(End { why: "nobody watches".to_owned(), error: None });
+                if let Some(end) = app.consoles.lines.left(line) {
+                    return Some(end);
                 }
             }
-            () = app.consoles.stop.cancelled() => return Some(stopping()),
+            () = app.consoles.stop.cancelled() => return Some(End::stopping()),
         }
     }
 }
 
-/// Passes on what an open line says.
-async fn follow(app: &App, line: &Line, open: &mut SerialLine, log: &mut Log) -> Stopped {
+/// Passes on what an open line says; `None` when its stream has ended.
+async fn follow(app: &App, line: &Line, open: &mut SerialLine, log: &mut Log) -> Option<End> {
     let mut joining = log.is_there().then(Joining::begin);
     // What the line has yet to give of what the log was ahead.
     let mut ahead = 0;
@@ -153,7 +139,7 @@ async fn follow(app: &App, line: &Line, open: &mut SerialLine, log: &mut Log) ->
         };
         tokio::select! {
             said = open.read() => match (said, &mut joining) {
-                (None, _) => return Stopped::Broke,
+                (None, _) => return None,
                 (Some(said), Some(joining)) => joining.hear(&said),
                 (Some(said), None) => {
                     let known = said.len().min(ahead);
@@ -172,11 +158,11 @@ async fn follow(app: &App, line: &Line, open: &mut SerialLine, log: &mut Log) ->
                 }
             },
             () = line.left.notified() => {
-                if app.consoles.lines.is_left(line) {
-                    return Stopped::Left;
+                if let Some(end) = app.consoles.lines.left(line) {
+                    return Some(end);
                 }
             }
-            () = app.consoles.stop.cancelled() => return Stopped::Stopping,
+            () = app.consoles.stop.cancelled() => return Some(End::stopping()),
         }
     }
 }

@@ -64,15 +64,20 @@ pub(super) struct End {
     pub(super) error: Option<hypervisor::Error>,
 }
 
+impl End {
+    pub(super) fn of(why: &str) -> End {
+        End { why: why.to_owned(), error: None }
+    }
+
+    pub(super) fn stopping() -> End {
+        End::of("the server stops")
+    }
+}
+
 impl Status {
     /// Whether there is a session that stays while the VM is off.
     pub(super) fn anybody_waits(&self) -> bool {
         self.sessions.values().any(|waits| *waits)
-    }
-
-    /// Whether there is any session.
-    pub(super) fn anybody(&self) -> bool {
-        !self.sessions.is_empty()
     }
 }
 
@@ -204,19 +209,18 @@ impl Lines {
         line.status.send_modify(|status| status.ended = Some(end));
     }
 
-    /// Ends a line's last word: nobody came in between.
-    pub(super) fn is_left(&self, line: &Line) -> bool {
+    /// Ends a line that nobody watches any more. Who comes in after that begins another one.
+    pub(super) fn left(&self, line: &Line) -> Option<End> {
         // Who comes in does it under this lock, and finds `ended` after it.
         let _open = lock(&self.open);
-        let mut left = false;
         line.status.send_if_modified(|status| {
-            left = !status.anybody();
+            let left = status.sessions.is_empty();
             if left {
-                status.ended = Some(End { why: "nobody watches".to_owned(), error: None });
+                status.ended = Some(End::of("nobody watches"));
             }
             left
         });
-        left
+        line.status.borrow().ended.clone()
     }
 }
 

@@ -10,7 +10,7 @@ mod ring;
 pub mod tickets;
 pub mod vnc;
 
-use crate::{App, Result, auth, auth::Caller};
+use crate::{App, auth, auth::Caller};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +43,4 @@ pub async fn outlived(app: &App, caller: &Caller) -> String {
             Err(error) => tracing::warn!(%error, "can't tell whether a console's token still works"),
         }
     }
-}
-
-/// A secret for a ticket: 256 random bits.
-fn secret() -> Result<String> {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    Ok(URL_SAFE_NO_PAD.encode(crate::seed::random_bytes::<32>()?))
 }

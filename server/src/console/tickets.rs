@@ -1,7 +1,11 @@
 //! Tickets: what lets somebody into a console once, within a minute. They are in memory, as hashes; a restart voids them.
 
 use super::TICKET;
-use crate::{Error, Result, auth::Caller, sync::lock};
+use crate::{
+    Error, Result,
+    auth::{self, Caller, Secret},
+    sync::lock,
+};
 use api::Time;
 use std::{collections::HashMap, sync::Mutex, time::Instant};
 use uuid::Uuid;
@@ -48,7 +52,7 @@ pub struct Ticket {
 /// The tickets that wait for their clients, by their hashes.
 #[derive(Default)]
 pub struct Tickets {
-    waiting: Mutex<HashMap<blake3::Hash, Ticket>>,
+    waiting: Mutex<HashMap<String, Ticket>>,
 }
 
 impl Tickets {
@@ -58,7 +62,7 @@ impl Tickets {
     }
 
     fn issue_at(&self, vm: Uuid, caller: &Caller, purpose: Purpose, now: Instant) -> Result<(String, Time)> {
-        let secret = super::secret()?;
+        let (secret, hash) = Secret::Ticket.generate()?;
         let mut waiting = lock(&self.waiting);
         waiting.retain(|_, ticket| ticket.until > now);
         if waiting.len() >= TICKETS_MAX {
@@ -68,7 +72,7 @@ impl Tickets {
             )));
         }
         let ticket = Ticket { vm, caller: caller.clone(), purpose, until: now + TICKET };
-        waiting.insert(blake3::hash(secret.as_bytes()), ticket);
+        waiting.insert(hash, ticket);
         let lasts_ms = i64::try_from(TICKET.as_millis()).unwrap_or(i64::MAX);
         Ok((secret, Time(Time::now().0 + lasts_ms)))
     }
@@ -79,7 +83,7 @@ impl Tickets {
     }
 
     fn redeem_at(&self, secret: &str, vm: Uuid, now: Instant) -> Result<Ticket> {
-        let ticket = lock(&self.waiting).remove(&blake3::hash(secret.as_bytes()));
+        let ticket = lock(&self.waiting).remove(&auth::hash(secret));
         let ticket = ticket.filter(|ticket| ticket.until > now).ok_or(Error::Unauthenticated(
             "this ticket is not known: each lets one client in, within 60 seconds; ask for another",
         ))?;

@@ -9,15 +9,13 @@ use hypervisor::{Node, domain::Display};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
 };
 use uuid::Uuid;
@@ -58,34 +56,18 @@ pub struct Port {
     pub password: String,
 }
 
-/// Ports that wait for their clients.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-
-struct Waiting;
-
-impl Waiting {
-    fn begin() -> Result<Waiting> {
-        let waiting = Waiting;
-        match WAITING.fetch_add(1, Ordering::AcqRel) < PORTS_MAX {
-            true => Ok(waiting),
-            false => Err(Error::NoCapacity(format!(
-                "{PORTS_MAX} ports for VNC clients wait for them; each closes after {} s",
-                TICKET.as_secs()
-            ))),
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+/// Ports that may yet be opened.
+static PORTS: Semaphore = Semaphore::const_new(PORTS_MAX);
 
 /// Opens a port for one VNC client. It closes when nobody has come with the password within a minute, or when the client
 /// leaves.
 pub async fn listen(app: &App, node: &Node, vm: Uuid, caller: &Caller) -> Result<Port> {
-    let waiting = Waiting::begin()?;
+    let waiting = PORTS.try_acquire().map_err(|_| {
+        Error::NoCapacity(format!(
+            "{PORTS_MAX} ports for VNC clients wait for them; each closes after {} s",
+            TICKET.as_secs()
+        ))
+    })?;
     let ip: IpAddr = app.config.console_listen.unwrap_or(app.config.listen.ip());
     let failed = |error| Error::Internal(format!("open a port for VNC on {ip}: {error}"));
     let listener = TcpListener::bind((ip, 0)).await.map_err(failed)?;

@@ -1,12 +1,11 @@
 //! Consoles of VMs, and recordings.
 
-use super::page;
+use super::{page, vm::Subject};
 use crate::{
     Context, Error, Result,
     app::Reached,
     console::{lines, recordings, tickets, vnc},
-    index::Entry,
-    observe, seeds,
+    seeds,
     task::{Outline, Work},
 };
 use api::{
@@ -18,30 +17,27 @@ use api::{
     task::Target,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hypervisor::{
-    Node,
-    domain::{Picture, Power},
-};
+use hypervisor::domain::{Picture, Power};
 use uuid::Uuid;
 
 /// `get-vnc-console`
 pub async fn vnc(context: Context, request: GetVncConsole) -> Result<(VncConsole, Target)> {
     let app = &context.app;
-    let Found { id, entry, node } = on(&context, &request.vm).await?;
-    node.must_have_display(id).await?;
-    let port = vnc::listen(app, &node, id, &context.caller).await?;
-    let (secret, expires_at) = app.consoles.tickets.issue(id, &context.caller, tickets::Purpose::Vnc)?;
+    let vm = on(&context, &request.vm).await?;
+    vm.node.must_have_display(vm.id).await?;
+    let port = vnc::listen(app, &vm.node, vm.id, &context.caller).await?;
+    let (secret, expires_at) = app.consoles.tickets.issue(vm.id, &context.caller, tickets::Purpose::Vnc)?;
     let ip = port.address.ip();
     let console = VncConsole {
-        vm: id,
-        name: entry.name().to_owned(),
+        vm: vm.id,
+        name: vm.entry.name().to_owned(),
         host: if ip.is_unspecified() { machine(&context.reached, app.config.listen.ip()) } else { ip.to_string() },
         port: port.address.port(),
         password: port.password,
-        websocket_url: websocket_url(&context, "vnc-console", id, &secret),
+        websocket_url: websocket_url(&context, "vnc-console", vm.id, &secret),
         expires_at,
     };
-    Ok((console, target(id, &entry)))
+    Ok((console, vm.target()))
 }
 
 /// `get-serial-console`
@@ -50,8 +46,8 @@ pub async fn serial(context: Context, request: GetSerialConsole) -> Result<(Seri
     if request.read_only && request.take_over {
         return Err(Error::field("take_over", "is about typing, and read_only says that nothing is typed"));
     }
-    let Found { id, entry, .. } = match request.wait_for_start {
-        true => find(&context, &request.vm)?,
+    let vm = match request.wait_for_start {
+        true => Subject::find(app, &request.vm)?,
         false => on(&context, &request.vm).await?,
     };
     if request.record {
@@ -66,47 +62,47 @@ pub async fn serial(context: Context, request: GetSerialConsole) -> Result<(Seri
         force: request.force,
         record,
     };
-    let (secret, expires_at) = app.consoles.tickets.issue(id, &context.caller, tickets::Purpose::Serial(options))?;
+    let (secret, expires_at) = app.consoles.tickets.issue(vm.id, &context.caller, tickets::Purpose::Serial(options))?;
     let console = SerialConsole {
-        vm: id,
-        name: entry.name().to_owned(),
-        websocket_url: websocket_url(&context, "serial-console", id, &secret),
+        vm: vm.id,
+        name: vm.entry.name().to_owned(),
+        websocket_url: websocket_url(&context, "serial-console", vm.id, &secret),
         expires_at,
         recording: record,
     };
-    Ok((console, target(id, &entry)))
+    Ok((console, vm.target()))
 }
 
 /// `get-vm-screenshot`
 pub async fn screenshot(context: Context, request: GetVmScreenshot) -> Result<(Screenshot, Target)> {
-    let Found { id, entry, node } = on(&context, &request.vm).await?;
-    let picture = node.screenshot(id).await?;
+    let vm = on(&context, &request.vm).await?;
+    let picture = vm.node.screenshot(vm.id).await?;
     let taken_at = Time::now();
     let (width, height, png) = blocking(move || to_png(&picture)).await?;
-    let name = entry.name().to_owned();
+    let name = vm.entry.name().to_owned();
     let png_base64 = STANDARD.encode(png);
-    Ok((Screenshot { vm: id, name, taken_at, width, height, png_base64 }, target(id, &entry)))
+    Ok((Screenshot { vm: vm.id, name, taken_at, width, height, png_base64 }, vm.target()))
 }
 
 /// `get-serial-log`
 pub async fn serial_log(context: Context, request: GetSerialLog) -> Result<(SerialLog, Target)> {
-    let Found { id, entry, node } = find(&context, &request.vm)?;
-    if entry.record.is_none() {
+    let vm = Subject::find(&context.app, &request.vm)?;
+    if vm.entry.record.is_none() {
         return Err(Error::Unsupported {
-            detail: format!("VM {} was not made by Vmyard, which keeps no log of its serial line", entry.name()),
+            detail: format!("VM {} was not made by Vmyard, which keeps no log of its serial line", vm.entry.name()),
             hint: Some("get-serial-console shows what it says from now on".to_owned()),
         });
     }
-    let pool = seeds::pool(&node).await?;
+    let pool = seeds::pool(&vm.node).await?;
     let most = request.max_bytes.unwrap_or(LOG_BYTES_MAX);
-    let tail = seeds::serial_tail(&node, pool.uuid, id, most).await?.unwrap_or_default();
+    let tail = seeds::serial_tail(&vm.node, pool.uuid, vm.id, most).await?.unwrap_or_default();
     let log = SerialLog {
-        vm: id,
-        name: entry.name().to_owned(),
+        vm: vm.id,
+        name: vm.entry.name().to_owned(),
         bytes: tail.bytes.len() as u64,
         text: String::from_utf8_lossy(&tail.bytes).into_owned(),
     };
-    Ok((log, target(id, &entry)))
+    Ok((log, vm.target()))
 }
 
 /// `list-recordings`
@@ -137,30 +133,13 @@ pub async fn delete_recording(context: Context, request: DeleteRecording) -> Res
     }))
 }
 
-struct Found {
-    id: Uuid,
-    entry: Entry,
-    node: Node,
-}
-
-fn find(context: &Context, reference: &str) -> Result<Found> {
-    let (id, entry) = context.app.index.resolve(reference)?;
-    let node = context.app.node(&entry.node)?;
-    Ok(Found { id, entry, node })
-}
-
 /// The VM of this name or id, which must be on, as its node says now.
-async fn on(context: &Context, reference: &str) -> Result<Found> {
-    let found = find(context, reference)?;
-    observe::refresh(&context.app, &found.node, found.id).await?;
-    match context.app.index.get(found.id).and_then(|entry| entry.power()) {
-        Some(Power::Running | Power::Paused) => Ok(found),
-        Some(Power::Off) | None => Err(lines::off(found.entry.name())),
+async fn on(context: &Context, reference: &str) -> Result<Subject> {
+    let vm = Subject::find(&context.app, reference)?;
+    match vm.power(&context.app).await? {
+        Power::Running | Power::Paused => Ok(vm),
+        Power::Off => Err(lines::off(vm.entry.name())),
     }
-}
-
-fn target(id: Uuid, entry: &Entry) -> Target {
-    Target { kind: "vm".to_owned(), id, name: entry.name().to_owned() }
 }
 
 /// Where a WebSocket is, on the address by which the caller reached this server.

@@ -5,7 +5,7 @@ use super::{
     http::{Shared, authenticate, respond, respond_error},
 };
 use crate::{
-    Error, Result, auth,
+    App, Error, Result, auth,
     auth::Caller,
     console::{
         lines::{self, Piece, Session},
@@ -20,6 +20,7 @@ use api::{
     console::{SERIAL_PROTOCOL, SerialNote},
 };
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{
         Path, State,
@@ -30,6 +31,7 @@ use axum::{
     response::Response,
 };
 use futures::{Sink, Stream};
+use hypervisor::Node;
 use std::{
     io,
     pin::Pin,
@@ -60,6 +62,7 @@ type Segment = std::result::Result<Path<String>, PathRejection>;
 /// `GET /api/vnc-console/<vm>?ticket=…`
 pub(super) async fn vnc(
     State(shared): State<Arc<Shared>>,
+    Extension(request_id): Extension<Uuid>,
     vm: Segment,
     uri: Uri,
     headers: HeaderMap,
@@ -67,16 +70,14 @@ pub(super) async fn vnc(
 ) -> Response {
     let app = shared.app.clone();
     let admitted = async {
-        let upgrade = for_websocket(upgrade)?;
-        let (vm, purpose, caller) = admit(&shared, vm, &uri, &headers).await?;
-        if purpose != Purpose::Vnc {
-            return Err(Error::Unauthenticated("this ticket is for the serial line; ask for another"));
+        let (upgrade, admitted) = admit(&app, vm, &uri, &headers, upgrade).await?;
+        match admitted.purpose {
+            Purpose::Vnc => Ok((upgrade, admitted)),
+            Purpose::Serial(_) => Err(Error::Unauthenticated("this ticket is for the serial line; ask for another")),
         }
-        let node = app.node(&app.index.resolve(&vm.to_string())?.1.node)?;
-        Ok((upgrade, node, vm, caller))
     };
     match admitted.await {
-        Ok((upgrade, node, vm, caller)) => upgrade
+        Ok((upgrade, Admitted { node, vm, caller, .. })) => upgrade
             // What noVNC before 1.0 and others of its time ask for.
             .protocols(["binary"])
             .on_upgrade(move |socket| async move {
@@ -85,13 +86,14 @@ pub(super) async fn vnc(
                 tracing::info!(%vm, why, "a VNC session has ended");
                 close(&mut bytes.socket, &why).await;
             }),
-        Err(error) => respond_error(&error, Uuid::now_v7()),
+        Err(error) => respond_error(&error, request_id),
     }
 }
 
 /// `GET /api/serial-console/<vm>?ticket=…`
 pub(super) async fn serial(
     State(shared): State<Arc<Shared>>,
+    Extension(request_id): Extension<Uuid>,
     vm: Segment,
     uri: Uri,
     headers: HeaderMap,
@@ -99,12 +101,10 @@ pub(super) async fn serial(
 ) -> Response {
     let app = shared.app.clone();
     let admitted = async {
-        let upgrade = for_websocket(upgrade)?;
-        let (vm, purpose, caller) = admit(&shared, vm, &uri, &headers).await?;
+        let (upgrade, Admitted { node, vm, caller, purpose }) = admit(&app, vm, &uri, &headers, upgrade).await?;
         let Purpose::Serial(options) = purpose else {
             return Err(Error::Unauthenticated("this ticket is for the screen; ask for another"));
         };
-        let node = app.node(&app.index.resolve(&vm.to_string())?.1.node)?;
         // Before the client is told that it is in, so that an error is an answer that says what to do.
         let session = lines::join(&app, &node, vm, &caller, options).await.map_err(in_use)?;
         let recorder = recorder(&app, vm, &caller, options)?;
@@ -122,12 +122,17 @@ pub(super) async fn serial(
                 close(&mut socket, &why).await;
             })
         }
-        Err(error) => respond_error(&error, Uuid::now_v7()),
+        Err(error) => respond_error(&error, request_id),
     }
 }
 
 /// `GET /api/recordings/<id>`
-pub(super) async fn recording(State(shared): State<Arc<Shared>>, id: Segment, headers: HeaderMap) -> Response {
+pub(super) async fn recording(
+    State(shared): State<Arc<Shared>>,
+    Extension(request_id): Extension<Uuid>,
+    id: Segment,
+    headers: HeaderMap,
+) -> Response {
     let found = async {
         let caller = authenticate(&shared.app, &headers).await?;
         if caller.role < Access::Administrator {
@@ -145,7 +150,7 @@ pub(super) async fn recording(State(shared): State<Arc<Shared>>, id: Segment, he
             response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
             response
         }
-        Err(error) => respond_error(&error, Uuid::now_v7()),
+        Err(error) => respond_error(&error, request_id),
     }
 }
 
@@ -155,30 +160,42 @@ fn id_of(segment: Segment, kind: &'static str) -> Result<Uuid> {
     text.parse().map_err(|_| Error::not_found(kind, text))
 }
 
-fn for_websocket(upgrade: Upgrade) -> Result<WebSocketUpgrade> {
-    let upgrade = upgrade
-        .map_err(|why| Error::field("", format!("this address is for WebSocket clients (RFC 6455) alone: {why}")))?;
-    Ok(upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX).write_buffer_size(0))
+/// Who comes in, to which VM, and for what.
+struct Admitted {
+    node: Node,
+    vm: Uuid,
+    purpose: Purpose,
+    caller: Caller,
 }
 
 /// Lets somebody in by a ticket: from a page of this server or from no page at all, and as the one who asked for it where the
 /// client says who it is.
-async fn admit(shared: &Shared, vm: Segment, uri: &Uri, headers: &HeaderMap) -> Result<(Uuid, Purpose, Caller)> {
+async fn admit(
+    app: &App,
+    vm: Segment,
+    uri: &Uri,
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<(WebSocketUpgrade, Admitted)> {
+    let upgrade = upgrade
+        .map_err(|why| Error::field("", format!("this address is for WebSocket clients (RFC 6455) alone: {why}")))?;
+    let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX).write_buffer_size(0);
     browser::page(headers)?;
     let vm = id_of(vm, "VM")?;
     let mut parameters = uri.query().unwrap_or_default().split('&');
     let secret = parameters.find_map(|parameter| parameter.strip_prefix("ticket="));
     let secret =
         secret.ok_or(Error::Unauthenticated("a ticket is needed; get-vnc-console and get-serial-console give one"))?;
-    let ticket = shared.app.consoles.tickets.redeem(secret, vm)?;
+    let ticket = app.consoles.tickets.redeem(secret, vm)?;
     if headers.contains_key(header::AUTHORIZATION) || browser::session(headers).is_some() {
-        let caller = authenticate(&shared.app, headers).await?;
+        let caller = authenticate(app, headers).await?;
         if caller.token != ticket.caller.token {
             return Err(Error::Unauthenticated("this ticket was given to somebody else; ask for one of your own"));
         }
     }
-    auth::still_works(&shared.app.store, &ticket.caller).await?;
-    Ok((vm, ticket.purpose, ticket.caller))
+    auth::still_works(&app.store, &ticket.caller).await?;
+    let node = app.node(&app.index.resolve(&vm.to_string())?.1.node)?;
+    Ok((upgrade, Admitted { node, vm, purpose: ticket.purpose, caller: ticket.caller }))
 }
 
 /// Who has the line is not Vmyard, which would have shared it.
@@ -192,7 +209,7 @@ fn in_use(error: Error) -> Error {
     }
 }
 
-fn recorder(app: &crate::App, vm: Uuid, caller: &Caller, options: Serial) -> Result<Option<Recorder>> {
+fn recorder(app: &App, vm: Uuid, caller: &Caller, options: Serial) -> Result<Option<Recorder>> {
     let begin = |id| Recorder::begin(&app.config.data_dir, id, vm, &app.index.name_of(vm), &caller.name);
     options.record.map(begin).transpose()
 }

@@ -28,7 +28,7 @@ use api::task::Target;
 use hypervisor::{ErrorKind, Node, Status, domain::Power};
 use uuid::Uuid;
 
-/// A VM that a mutating call works on: it is there, and its node answers.
+/// A VM that a call works on, or looks into: it is there, and its node answers.
 pub(super) struct Subject {
     pub(super) id: Uuid,
     pub(super) entry: Entry,
@@ -37,7 +37,7 @@ pub(super) struct Subject {
 
 impl Subject {
     /// The VM of this name or id. One that is being made or deleted is `busy`.
-    fn find(app: &App, reference: &str) -> Result<Subject> {
+    pub(super) fn find(app: &App, reference: &str) -> Result<Subject> {
         let (id, entry) = app.index.resolve(reference)?;
         let node = app.node(&entry.node)?.clone();
         match entry.record.as_ref().map(|record| record.phase) {
