@@ -1,8 +1,8 @@
 //! What a guest is given: hostname, user, password, keys, its own user-data.
 
-use crate::lab::Lab;
+use crate::lab::{Lab, login::KeyPair};
 use serde_json::json;
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::process::Command;
 
 /// Every character that a shell, a YAML parser or crypt could stumble over.
 const PASSWORD: &str = "p a$6$'\"\\: #&%!\u{e9}";
@@ -10,15 +10,10 @@ const PASSWORD: &str = "p a$6$'\"\\: #&%!\u{e9}";
 #[test]
 fn a_login_with_the_password_and_with_the_key() {
     let lab = Lab::own();
-    let path = |name: &str| lab.dir.path.join(name).display().to_string();
-    let key = path("key");
-    let made =
-        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test: key", "-f", &key]).status();
-    assert!(made.unwrap().success());
-    let public = fs::read_to_string(path("key.pub")).unwrap().trim().to_owned();
+    let key = KeyPair::make(&lab, "key");
     let vm = lab.create_with(
         "guest",
-        json!({"cloud_init": {"hostname": "named", "user": "alice", "password": PASSWORD, "ssh_keys": [public],
+        json!({"cloud_init": {"hostname": "named", "user": "alice", "password": PASSWORD, "ssh_keys": [key.public],
                "user_data": "#!/bin/sh\necho \"it's mine\" > /var/mine\n"}}),
     );
     assert_eq!(vm.created["user"], "alice");
@@ -26,30 +21,11 @@ fn a_login_with_the_password_and_with_the_key() {
     assert_eq!(vm.run("hostname"), "named");
     assert_eq!(vm.run("cat /var/mine"), "it's mine");
 
-    let ssh = |env: &[(&str, &str)], options: &[&str]| vm.ssh("alice", env, options, "id -un; cat /proc/uptime");
-    let (ok, text) = ssh(&[], &["-i", &key, "-o", "BatchMode=yes"]);
-    assert!(ok && text.starts_with("alice"), "{text}");
-
-    // ssh asks this program for the password.
-    let askpass = path("askpass");
-    fs::write(path("password"), PASSWORD).unwrap();
-    fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", path("password"))).unwrap();
-    fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
-    let env = [("SSH_ASKPASS", askpass.as_str()), ("SSH_ASKPASS_REQUIRE", "force"), ("DISPLAY", "none")];
-    let only_password = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1"];
-    let (ok, text) = ssh(&env, &only_password);
-    assert!(ok && text.starts_with("alice"), "{text}");
-    fs::write(path("password"), "wrong").unwrap();
-    assert!(!ssh(&env, &only_password).0, "a wrong password is refused");
-
+    assert!(vm.ssh_key("alice", &key));
+    assert!(vm.ssh_password("alice", PASSWORD));
+    assert!(!vm.ssh_password("alice", "wrong"), "a wrong password is refused");
     // The password itself is nowhere: not in the log, not in the journal, not in the seed.
-    let mut places = vec![lab.dir.path.join("server.log")];
-    places.extend(fs::read_dir(lab.dir.path.join("data")).unwrap().map(|entry| entry.unwrap().path()));
-    places.extend(fs::read_dir(lab.node.dir.join("pools/seeds")).unwrap().map(|entry| entry.unwrap().path()));
-    for place in places {
-        let bytes = fs::read(&place).unwrap();
-        assert!(!bytes.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()), "{}", place.display());
-    }
+    lab.nowhere(&[PASSWORD]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Screens of VMs: get-vnc-console with a VNC client and by WebSocket, who is let in, and pictures.
 
+use crate::access::{called_with, token};
 use crate::lab::{
     Lab, Socket, TestVm,
     browser::{Browser, serve_files},
@@ -57,12 +58,7 @@ fn is_open(console: &Value) -> bool {
 /// Comes in by WebSocket as noVNC does; returns the connection after ServerInit, and the desktop's name and size.
 fn browse(console: &Value) -> (Socket, (String, u16, u16)) {
     let mut socket = Socket::open(console["websocket_url"].as_str().unwrap()).unwrap();
-    assert_eq!(socket.take(12), b"RFB 003.008\n");
-    socket.send(b"RFB 003.008\n");
-    // One security type: none. No password is asked for.
-    assert_eq!(socket.take(2), [1, 1]);
-    socket.send(&[1]);
-    assert_eq!(socket.take(4), [0; 4]);
+    assert_eq!(socket.greet_rfb(), [0; 4]);
     // Not shared: it must throw nobody out all the same.
     socket.send(&[0]);
     let init = socket.take(24);
@@ -126,13 +122,7 @@ fn two_callers_of_a_local_vm() {
     assert_eq!(one["state"], "running");
     let console = vm.ok("get-vnc-console", json!({}));
     let (_, ticket) = console["websocket_url"].as_str().unwrap().split_once("ticket=").unwrap();
-    let mut places = vec![lab.server.log().into_bytes()];
-    for entry in fs::read_dir(lab.dir.path.join("data")).unwrap() {
-        places.extend(fs::read(entry.unwrap().path()));
-    }
-    for secret in [ticket, console["password"].as_str().unwrap()] {
-        assert!(!places.iter().any(|bytes| bytes.windows(secret.len()).any(|window| window == secret.as_bytes())));
-    }
+    lab.nowhere(&[ticket, console["password"].as_str().unwrap()]);
     let audit = lab.ok("list-audit", json!({"method": "get-vnc-console"}));
     assert_eq!(
         (&audit["audit"][0]["outcome"], &audit["audit"][0]["target"]["name"]),
@@ -153,8 +143,11 @@ fn who_is_let_in() {
     let (vm, other) = (lab.create("door").start(), lab.create("else").start());
     let url = |console: &Value| console["websocket_url"].as_str().unwrap().to_owned();
     let refused = |url: &str, headers: &[(&'static str, &str)], status: u16, code: &str| {
-        let (is, body) = Socket::open_with(url, headers).err().unwrap();
+        // The id under which it is in the log.
+        let id = ("x-request-id", "6f1f3c1e-8a0b-4a7e-9d55-000000000001");
+        let (is, body) = Socket::open_with(url, &[headers, &[id]].concat()).err().unwrap();
         let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["request_id"], id.1);
         assert_eq!((is, problem["code"].as_str()), (status, Some(code)), "{url}: {body}");
         problem["detail"].as_str().unwrap().to_owned()
     };
@@ -176,13 +169,9 @@ fn who_is_let_in() {
     let ours = lab.server.url.clone();
     assert!(Socket::open_with(&url(&console), &[("origin", &ours)]).is_ok());
     // For who asked for it.
-    let token = |name: &str| {
-        lab.ok("create-token", json!({"name": name, "role": "operator"}))["token"].as_str().unwrap().to_owned()
-    };
-    let (alice, bob) = (token("alice"), token("bob"));
+    let (alice, bob) = (token(&lab.server, "alice", "operator"), token(&lab.server, "bob", "operator"));
     let ask = |token: &str| {
-        let answer =
-            lab.server.post("get-vnc-console", Some(token), "application/json", json!({"vm": vm.name}).to_string());
+        let answer = called_with(&lab.server, token, "get-vnc-console", json!({"vm": vm.name}));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body
     };
@@ -191,14 +180,8 @@ fn who_is_let_in() {
     let console = ask(&alice);
     assert!(Socket::open_with(&url(&console), &[("authorization", &format!("Bearer {alice}"))]).is_ok());
     // Not for who may not, nor for who may no longer, however far they are.
-    let viewer = lab.ok("create-token", json!({"name": "eve", "role": "viewer"}));
-    let answer = lab.server.post(
-        "get-vnc-console",
-        viewer["token"].as_str(),
-        "application/json",
-        json!({"vm": vm.name}).to_string(),
-    );
-    assert_eq!(answer.status, 403);
+    let viewer = token(&lab.server, "eve", "viewer");
+    assert_eq!(called_with(&lab.server, &viewer, "get-vnc-console", json!({"vm": vm.name})).status, 403);
     assert_eq!(lab.ok("list-audit", json!({"caller": "eve"}))["audit"][0]["outcome"], "forbidden");
     let (waiting, (mut open, _)) = (ask(&alice), browse(&ask(&alice)));
     lab.ok("delete-token", json!({"token": "alice"}));
@@ -315,6 +298,10 @@ fn without_a_screen() {
     });
     let problem = lab.err("get-vnc-console", json!({"vm": "headless"}), 422, "unsupported");
     assert!(problem["detail"].as_str().unwrap().contains("no VNC display"), "{problem}");
+    // Nor has it a serial line.
+    let console = lab.ok("get-serial-console", json!({"vm": "headless"}));
+    let (status, body) = Socket::open(console["websocket_url"].as_str().unwrap()).err().unwrap();
+    assert!(status == 422 && body.contains("unsupported"), "{status} {body}");
     // QEMU is killed while somebody watches.
     vm.ok("start-vm", json!({}));
     let (mut watching, _) = browse(&vm.ok("get-vnc-console", json!({})));
@@ -323,10 +310,6 @@ fn without_a_screen() {
     assert!(watching.end(Duration::from_secs(20)).contains("ended"));
     // Who comes too late is told so.
     let mut late = Socket::open(waiting["websocket_url"].as_str().unwrap()).unwrap();
-    late.take(12);
-    late.send(b"RFB 003.008\n");
-    late.take(2);
-    late.send(&[1]);
-    assert_eq!(late.take(4), [0, 0, 0, 1]);
+    assert_eq!(late.greet_rfb(), [0, 0, 0, 1]);
     assert!(!late.end(Duration::from_secs(20)).is_empty());
 }

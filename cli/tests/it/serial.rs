@@ -1,5 +1,6 @@
 //! Serial lines of VMs: what was said before, many who watch and one who types, and what befalls a session.
 
+use crate::access::{called_with, token};
 use crate::lab::{Lab, Socket, TestVm, eventually};
 use serde_json::{Value, json};
 use std::{
@@ -20,14 +21,13 @@ fn attend(vm: &TestVm<'_>, options: Value) -> Socket {
 fn attend_as(vm: &TestVm<'_>, token: &str, options: Value) -> Socket {
     let mut request = json!({"vm": vm.name});
     request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
-    let answer = vm.lab.server.post("get-serial-console", Some(token), "application/json", request.to_string());
+    let answer = called_with(&vm.lab.server, token, "get-serial-console", request);
     assert_eq!(answer.status, 200, "{answer:?}");
     Socket::open_with(answer.body["websocket_url"].as_str().unwrap(), &[PROTOCOL]).unwrap()
 }
 
 fn operator(lab: &Lab, name: &str) -> String {
-    let made = lab.ok("create-token", json!({"name": lab.name(name), "role": "operator"}));
-    made["token"].as_str().unwrap().to_owned()
+    token(&lab.server, &lab.name(name), "operator")
 }
 
 /// A VM whose user can log in by password.
@@ -364,7 +364,7 @@ fn recordings() {
     let operator = operator(&lab, "op");
     assert_eq!(get(&operator).0, 403);
     assert_eq!(lab.server.get(&path).status, 401);
-    assert_eq!(lab.server.post("list-recordings", Some(&operator), "application/json", "{}").status, 403);
+    assert_eq!(called_with(&lab.server, &operator, "list-recordings", json!({})).status, 403);
     lab.err("delete-recording", json!({"recording": vm.id}), 404, "not_found");
     assert_eq!(lab.ok("delete-recording", json!({"recording": id})), json!({"id": id}));
     assert_eq!(lab.ok("list-recordings", json!({}))["total"], 0);

@@ -108,11 +108,7 @@ fn a_node_over_ssh() {
         |method: &str| Socket::open(ok(method, json!({"vm": "web"}))["websocket_url"].as_str().unwrap()).unwrap();
     open("get-serial-console").expect("tiny: ready");
     let mut screen = open("get-vnc-console");
-    assert_eq!(screen.take(12), b"RFB 003.008\n");
-    screen.send(b"RFB 003.008\n");
-    assert_eq!(screen.take(2), [1, 1]);
-    screen.send(&[1]);
-    assert_eq!(screen.take(4), [0; 4]);
+    assert_eq!(screen.greet_rfb(), [0; 4]);
     screen.send(&[1]);
     assert_eq!(u16::from_be_bytes(screen.take(24)[..2].try_into().unwrap()), 720);
     drop(screen);

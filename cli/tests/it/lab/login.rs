@@ -32,24 +32,11 @@ impl KeyPair {
     }
 }
 
-const SSH: [&str; 9] = [
-    "ssh",
-    "-o",
-    "StrictHostKeyChecking=no",
-    "-o",
-    "UserKnownHostsFile=/dev/null",
-    "-o",
-    "LogLevel=ERROR",
-    "-o",
-    "ConnectTimeout=30",
-];
-
 impl TestVm<'_> {
     /// Whether this key lets the user in over ssh.
     pub fn ssh_key(&self, user: &str, key: &KeyPair) -> bool {
-        let target = format!("{user}@{}", self.address());
-        let only_key = ["-i", &key.path, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", &target, "id -un"];
-        self.lab.node.inside(&[], &[&SSH[..], &only_key].concat()) == (true, user.to_owned())
+        let only_key = ["-i", &key.path, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"];
+        self.ssh(user, &[], &only_key, "id -un") == (true, user.to_owned())
     }
 
     /// Whether this password lets the user in over ssh.
@@ -61,9 +48,8 @@ impl TestVm<'_> {
         fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", path("asked"))).unwrap();
         fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
         let env = [("SSH_ASKPASS", askpass.as_str()), ("SSH_ASKPASS_REQUIRE", "force"), ("DISPLAY", "none")];
-        let target = format!("{user}@{}", self.address());
-        let only_password = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", &target, "id -un"];
-        let answered = self.lab.node.inside(&env, &[&SSH[..], &only_password].concat());
+        let only_password = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1"];
+        let answered = self.ssh(user, &env, &only_password, "id -un");
         fs::remove_file(path("asked")).unwrap();
         answered == (true, user.to_owned())
     }
@@ -105,33 +91,5 @@ impl TestVm<'_> {
         }
         eventually("the next login prompt", LOGIN, || said(begun).trim_end().ends_with("login:").then_some(()));
         is_in
-    }
-}
-
-impl Lab {
-    /// Fails if one of these texts is in a file that the server or the node has written: logs, database, seeds, libvirt's own.
-    #[track_caller]
-    pub fn nowhere(&self, texts: &[&str]) {
-        let mut folders = vec![self.dir.path.clone()];
-        let mut files = 0;
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap().flatten() {
-                let (path, kind) = (entry.path(), entry.file_type().unwrap());
-                match () {
-                    // What a guest has on its disk is its own.
-                    () if kind.is_dir() && !path.ends_with("pools/default") => folders.push(path),
-                    () if kind.is_file() => {
-                        let Ok(bytes) = fs::read(&path) else { continue };
-                        files += 1;
-                        for text in texts {
-                            let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
-                            assert!(!found, "{text} is in {}", path.display());
-                        }
-                    }
-                    () => {}
-                }
-            }
-        }
-        assert!(files > 5);
     }
 }

@@ -106,6 +106,14 @@ impl Lab {
         answer.body
     }
 
+    /// Fails if one of these texts is in a file that the server or the node has written: logs, database, seeds, libvirt's own.
+    #[track_caller]
+    pub fn nowhere(&self, texts: &[&str]) {
+        // What a guest has on its disk is its own.
+        let names = is_nowhere(&self.dir.path, texts, |path| path.ends_with("pools/default"));
+        assert!(names.len() > 5, "{names:?}");
+    }
+
     /// Waits until no task is at work or on its way back.
     #[track_caller]
     pub fn wait_for_tasks(&self) {
@@ -177,6 +185,33 @@ pub fn cached(name: &str, target: &str) -> PathBuf {
     let path = cache.join(name);
     assert!(path.exists(), "{} is missing: make {target}", path.display());
     path
+}
+
+/// Fails if one of these texts is in a file below a directory, but for what `skip` says of. Returns the names of the files.
+#[track_caller]
+pub fn is_nowhere(dir: &Path, texts: &[&str], skip: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut folders = vec![dir.to_owned()];
+    let mut names = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if skip(&path) {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // One may have gone since.
+            let Some(bytes) = kind.is_file().then(|| fs::read(&path).ok()).flatten() else { continue };
+            for text in texts {
+                let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                assert!(!found, "{text} is in {}", path.display());
+            }
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names
 }
 
 /// Makes a raw image of so many bytes, none of them zero: holes would be copied in no time.

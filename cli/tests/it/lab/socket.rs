@@ -55,6 +55,17 @@ impl Socket {
         self.socket.send(Message::text(text.to_owned())).unwrap();
     }
 
+    /// Comes in to a screen as noVNC does, up to where the server says whether it may: four bytes. No password is asked for.
+    #[track_caller]
+    pub fn greet_rfb(&mut self) -> Vec<u8> {
+        assert_eq!(self.take(12), b"RFB 003.008\n");
+        self.send(b"RFB 003.008\n");
+        // One security type: none.
+        assert_eq!(self.take(2), [1, 1]);
+        self.send(&[1]);
+        self.take(4)
+    }
+
     /// Takes in what there is, waiting for at most so long for the first of it; returns whether something came.
     pub fn receive(&mut self, wait: Duration) -> bool {
         if self.closed.is_some() {
