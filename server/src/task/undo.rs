@@ -319,19 +319,9 @@ impl Undo {
                 nvram::set(&settled(app, node, None)?, *pool, file, kept).await?;
             }
             Undo::RestoreIso { node, vm, iso } => {
-                let node = settled(app, node, Some(*vm))?;
-                if node.drive(*vm, Drive::Iso).await?.is_some() {
-                    node.change_medium(*vm, Drive::Iso, iso.as_deref(), true).await?;
-                    crate::observe::refresh_after(app, &node, *vm).await;
-                }
+                restore_medium(app, node, *vm, Drive::Iso, iso.as_deref()).await?;
             }
-            Undo::RestoreSeed { node, vm, seed } => {
-                let node = settled(app, node, Some(*vm))?;
-                if node.drive(*vm, Drive::Seed).await?.is_some() {
-                    node.change_medium(*vm, Drive::Seed, Some(seed), true).await?;
-                    crate::observe::refresh_after(app, &node, *vm).await;
-                }
-            }
+            Undo::RestoreSeed { node, vm, seed } => restore_medium(app, node, *vm, Drive::Seed, Some(seed)).await?,
             Undo::DropSeed { node, pool, file } => drop(settled(app, node, None)?.delete_volume(*pool, file).await?),
             Undo::LimitDisk { node, vm, device, limits } => {
                 let node = settled(app, node, Some(*vm))?;
@@ -415,4 +405,14 @@ fn settled(app: &App, node: &str, domain: Option<Uuid>) -> Result<Node> {
     let node = app.node(node)?;
     node.settle(domain, "take something back")?;
     Ok(node)
+}
+
+/// Puts back what was in a CD-ROM drive; a domain that is gone has none.
+async fn restore_medium(app: &App, node: &str, vm: Uuid, drive: Drive, image: Option<&str>) -> Result<()> {
+    let node = settled(app, node, Some(vm))?;
+    if node.drive(vm, drive).await?.is_some() {
+        node.change_medium(vm, drive, image, true).await?;
+        crate::observe::refresh_after(app, &node, vm).await;
+    }
+    Ok(())
 }

@@ -167,6 +167,11 @@ pub fn settle(candidates: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
 }
 
 impl Candidate {
+    /// Whether the ledger doesn't have it.
+    pub fn has_no_maker(&self) -> bool {
+        self.orphan.made_by.is_none()
+    }
+
     /// Why it must stay as long as what refers to it is there.
     pub fn why_it_stays(&self) -> Option<String> {
         let users = || Some(self.orphan.referrers.join(", ")).filter(|users| !users.is_empty());

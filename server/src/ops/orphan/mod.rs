@@ -17,7 +17,7 @@ use api::{
     orphan::{ListOrphans, Orphan, OrphanKind, Orphans},
 };
 use hypervisor::{Node, Status};
-use judge::{Candidate, judge, settle};
+use judge::{Candidate, Place, judge, settle};
 use known::Known;
 use std::time::Duration;
 use survey::{FileSeen, Survey, survey};
@@ -54,8 +54,33 @@ async fn candidates(app: &App, nodes: Vec<Node>) -> Result<(Vec<Candidate>, Vec<
     let (surveys, unreachable) = find::ask_nodes_within(SURVEY, nodes, survey).await;
     // What came while the nodes were looked at, and what went, is no orphan.
     let known = before.and(Known::read(app).await?);
-    let candidates = surveys.iter().flat_map(|(_, survey)| judge(app, survey, &known)).collect();
+    let mut candidates = Vec::new();
+    for (node, survey) in &surveys {
+        let (unknown, mut made) = judge(app, survey, &known).into_iter().partition(Candidate::has_no_maker);
+        candidates.append(&mut made);
+        candidates.append(&mut still_there(node, unknown).await);
+    }
     Ok((candidates, unreachable))
+}
+
+/// Without what came and went while the node was looked at: Vmyard may have made it after the first reading of the ledger, and
+/// have deleted it before the second.
+async fn still_there(node: &Node, candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let mut there = Vec::new();
+    let mut answers = true;
+    for one in candidates {
+        let found = match &one.place {
+            _ if !answers => Ok(true),
+            Place::File { pool, file } => node.volume(*pool, file).await.map(|found| found.is_some()),
+            Place::Domain(id) => node.power(*id).await.map(|found| found.is_some()),
+        };
+        // A node that is silent now isn't asked again and again.
+        answers = found.is_ok();
+        if found.unwrap_or(true) {
+            there.push(one);
+        }
+    }
+    there
 }
 
 /// Takes what is gone out of the ledger, as far as the node can tell: no object refers to it, and it is not there. That what an
