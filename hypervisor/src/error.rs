@@ -86,6 +86,7 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     // Nor have these of serial lines: somebody has it; the domain is being started; it has none.
     for (text, kind) in [
         ("Active console session exists", ErrorKind::Busy),
+        ("is locked by lock file", ErrorKind::Busy),
         ("PTY device is not yet assigned", ErrorKind::WrongState),
         ("cannot find console device", ErrorKind::Unsupported),
     ] {

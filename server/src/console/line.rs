@@ -33,7 +33,9 @@ const NEEDLE: usize = 4096;
 /// How long a line that broke is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long a session that ends may take to close its line.
-const LEAVING: Duration = Duration::from_secs(1);
+const LEAVING: Duration = Duration::from_secs(2);
+/// How long the lock of a libvirtd that was killed may be in the way.
+const STALE: Duration = Duration::from_secs(10);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -63,8 +65,11 @@ pub(super) async fn run(app: &App, line: &Line) -> End {
                 None
             }
             // Who has it may be the session before this one, on its way out: a page that is loaded anew.
-            Err(error) if error.kind == ErrorKind::Busy && begun.elapsed() < LEAVING => {
-                tokio::time::sleep(LEAVING / 20).await;
+            Err(error)
+                if error.kind == ErrorKind::Busy
+                    && since.map_or(begun.elapsed() < LEAVING, |since| since.elapsed() < STALE) =>
+            {
+                tokio::time::sleep(LEAVING / 40).await;
                 continue;
             }
             Err(error) if may_pass(&error) && since.is_some_and(|since| since.elapsed() < AGAIN) => None,

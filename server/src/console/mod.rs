@@ -12,7 +12,7 @@ pub mod vnc;
 
 use crate::{App, auth, auth::Caller};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a ticket lets somebody in.
 pub const TICKET: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub struct Consoles {
     turns: vnc::Turns,
     /// Cancelled when the server stops: all sessions end.
     pub stop: CancellationToken,
+    /// The sessions: a server that stops waits a moment for them to say so.
+    pub open: TaskTracker,
 }
 
 /// Waits until whoever opened a session may have it no longer, and says why.

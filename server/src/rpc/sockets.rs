@@ -76,11 +76,13 @@ pub(super) async fn vnc(
             Purpose::Serial(_) => Err(Error::Unauthenticated("this ticket is for the serial line; ask for another")),
         }
     };
+    let open = app.consoles.open.token();
     match admitted.await {
         Ok((upgrade, Admitted { node, vm, caller, .. })) => upgrade
             // What noVNC before 1.0 and others of its time ask for.
             .protocols(["binary"])
             .on_upgrade(move |socket| async move {
+                let _open = open;
                 let mut bytes = Messages { socket, rest: Bytes::new() };
                 let why = vnc::browse(&app, &node, vm, &caller, &mut bytes).await;
                 tracing::info!(%vm, why, "a VNC session has ended");
@@ -110,9 +112,11 @@ pub(super) async fn serial(
         let recorder = recorder(&app, vm, &caller, options)?;
         Ok((upgrade, session, recorder, vm, caller))
     };
+    let open = app.consoles.open.token();
     match admitted.await {
         Ok((upgrade, session, recorder, vm, caller)) => {
             upgrade.protocols([SERIAL_PROTOCOL]).on_upgrade(move |mut socket| async move {
+                let _open = open;
                 let notes = socket.protocol().is_some();
                 let why = tokio::select! {
                     why = attend(&mut socket, session, notes, recorder) => why,
