@@ -12,6 +12,7 @@ pub mod disk;
 pub mod guest;
 pub mod iso;
 pub mod keypair;
+pub mod metrics;
 pub mod modify;
 pub mod network;
 pub mod network_config;

@@ -150,8 +150,11 @@ pub enum Firmware {
 pub struct Usage {
     /// Share of the VM's virtual CPUs in use, 0 to 100.
     pub cpu_percent: Option<f64>,
-    /// Share of the VM's memory in use, 0 to 100, as the guest tells it through its balloon.
+    /// Share of the VM's memory in use, 0 to 100.
     pub memory_percent: Option<f64>,
+    /// Where that was learnt: `balloon` (the guest's balloon driver), or `rss` (what QEMU's process holds, where the guest tells
+    /// nothing).
+    pub memory_source: Option<String>,
     /// When it was read.
     pub sampled_at: Time,
 }

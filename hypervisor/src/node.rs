@@ -23,6 +23,8 @@ pub(crate) const QUICK: Duration = Duration::from_secs(15);
 /// The deadline of a call that works on an image or waits for QEMU.
 pub(crate) const SLOW: Duration = Duration::from_secs(120);
 
+/// Threads for statistics: all but one may be kept by QEMUs that hang.
+const SAMPLERS: usize = 5;
 /// Images copied on a node at a time.
 const COPIES: usize = 2;
 
@@ -61,7 +63,8 @@ struct Inner {
     control: Lane,
     /// Streams, which take as long as the bytes do.
     bulk: Lane,
-    /// Statistics, which wait for every QEMU of the node: one that hangs must delay nothing else.
+    /// Statistics, which wait for every QEMU of the node: one that hangs must delay nothing else. It keeps a thread, and the next
+    /// call passes it over.
     sampler: Lane,
     /// Copies at work on the node: they must leave threads for seeds.
     copies: Semaphore,
@@ -98,7 +101,7 @@ impl Node {
         let connector = Arc::new(Connector::new(config.uri.secret()));
         let link = Arc::new(Link::spawn(&config.name, &connector, opened, changed)?);
         let lane = |threads| Lane::spawn(&config.name, &connector, &link, threads);
-        let (control, bulk, sampler) = (lane(4)?, lane(4)?, lane(1)?);
+        let (control, bulk, sampler) = (lane(4)?, lane(4)?, lane(SAMPLERS)?);
         Ok(Node {
             inner: Arc::new(Inner {
                 config,

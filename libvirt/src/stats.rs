@@ -13,6 +13,8 @@ pub struct DomainStats {
     pub uuid: UuidBytes,
     /// The domain's name.
     pub name: String,
+    /// Its number while it is on, another one after each start; -1 while it is off.
+    pub id: i32,
     /// The values by name, for example `cpu.time` or `block.0.rd.bytes`, in libvirt's order.
     pub params: Vec<(String, Value)>,
 }
@@ -135,7 +137,9 @@ unsafe fn read(record: &sys::virDomainStatsRecord) -> DomainStats {
     unsafe { sys::virDomainGetUUID(record.dom, uuid.as_mut_ptr()) };
     // SAFETY: the caller's promise; the domain keeps the string.
     let name = unsafe { ffi::copy(sys::virDomainGetName(record.dom)) };
+    // SAFETY: the caller's promise. It is no number (-1) when the domain is off.
+    let id = unsafe { sys::virDomainGetID(record.dom) };
     // SAFETY: the caller's promise.
     let params = unsafe { read_params(record.params, record.nparams) };
-    DomainStats { uuid, name, params }
+    DomainStats { uuid, name, id: id.cast_signed(), params }
 }

@@ -12,6 +12,7 @@ use crate::{
     credential_checks::CredentialChecks,
     index::Index,
     later::Later,
+    metrics::Metrics,
     nodes::{Member, Nodes},
     store::{AuditRecord, Store},
     task::{Locks, Tasks},
@@ -54,6 +55,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedSender<NodeEvent>,
     /// The copies of templates under way.
     pub copies: Copies,
+    /// What VMs have used.
+    pub metrics: Metrics,
     /// What is tried again after a while.
     pub later: Later,
     /// The resets of credentials that wait for a boot.

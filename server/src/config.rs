@@ -28,6 +28,54 @@ pub struct Config {
     pub scan_interval_s: u64,
     /// The fewest characters of a password that reset-vm-password takes; 0 takes all.
     pub min_password_length: usize,
+    /// What is measured of VMs, and how long it is kept.
+    pub metrics: MetricsSettings,
+}
+
+/// What is measured of VMs, and how long it is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// Seconds between two samples.
+    pub interval_s: u64,
+    /// The file of the history; `DATA_DIR/metrics.db` when absent.
+    pub file: Option<PathBuf>,
+    /// Hours for which samples are kept.
+    pub raw_hours: u64,
+    /// Days for which roll-ups of five minutes are kept.
+    pub five_minute_days: u64,
+    /// Days for which roll-ups of an hour are kept.
+    pub hour_days: u64,
+    /// The most that the history may take, in MiB; what is oldest goes first.
+    pub max_mib: u64,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> MetricsSettings {
+        MetricsSettings {
+            interval_s: 10,
+            file: None,
+            raw_hours: 24,
+            five_minute_days: 30,
+            hour_days: 400,
+            max_mib: 10_240,
+        }
+    }
+}
+
+impl MetricsSettings {
+    /// Says which setting won't do, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let between = |key, value: u64, least: u64, most: u64| match (least..=most).contains(&value) {
+            true => Ok(()),
+            false => Err((key, format!("must be between {least} and {most}, is {value}"))),
+        };
+        between("interval_s", self.interval_s, 1, 300)?;
+        between("raw_hours", self.raw_hours, 2, 8760)?;
+        between("five_minute_days", self.five_minute_days, 1, 3650)?;
+        between("hour_days", self.hour_days, 1, 3650)?;
+        between("max_mib", self.max_mib, 1, u64::MAX)
+    }
 }
 
 /// A node's settings.
@@ -141,6 +189,7 @@ impl Default for Config {
             nodes: BTreeMap::new(),
             scan_interval_s: 10,
             min_password_length: 0,
+            metrics: MetricsSettings::default(),
         }
     }
 }

@@ -177,6 +177,14 @@ pub enum Error {
         /// What was being done, and the database's words.
         cause: String,
     },
+    /// The history of metrics can't be used; nothing else needs it. The cause is for the log only.
+    #[error("the history of metrics can't be used: {why}")]
+    History {
+        /// Why, in our words.
+        why: &'static str,
+        /// What was being done, and the database's words.
+        cause: String,
+    },
     /// A fault of ours. The text is for the log only.
     #[error("{0}")]
     Internal(String),

@@ -26,6 +26,7 @@ pub fn table() -> Table {
         .read(vm::list::list)
         .read(vm::describe::describe)
         .read(vm::describe::describe_xml)
+        .read(vm::metrics::describe)
         .work(node::add)
         .work(node::enable)
         .work(node::disable)

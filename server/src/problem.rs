@@ -45,6 +45,10 @@ pub fn to_wire(error: &Error, request_id: Option<Uuid>, task: Option<Uuid>) -> P
             tracing::error!(request_id = request_id.map(tracing::field::display), cause, "the database can't be used");
             (error.to_string(), Vec::new())
         }
+        Error::History { cause, .. } => {
+            tracing::error!(request_id = request_id.map(tracing::field::display), cause, "the history of metrics");
+            (error.to_string(), Vec::new())
+        }
         Error::Invalid(fields) => {
             let text = |field: &api::FieldError| match field.field.as_str() {
                 "" => field.message.clone(),
@@ -91,7 +95,9 @@ pub fn code(error: &Error) -> Code {
         Error::TooLarge(_) => Code::TooLarge,
         Error::Unsupported { .. } => Code::Unsupported,
         // The server as a whole, rather than one of its nodes.
-        Error::ShuttingDown | Error::Interrupted | Error::Database { .. } => Code::NodeUnavailable,
+        Error::ShuttingDown | Error::Interrupted | Error::Database { .. } | Error::History { .. } => {
+            Code::NodeUnavailable
+        }
         Error::Timeout { .. } => Code::Timeout,
         Error::AgentUnavailable { .. } => Code::AgentUnavailable,
         Error::Internal(_) => Code::Internal,
@@ -136,6 +142,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Database { .. } => {
             "nothing was begun; the server's log says more, and GET /readyz whether it is usable again"
         }
+        Error::History { .. } => "VMs and all other methods do without it; the server's log says more",
         Error::NotAdded(_) => {
             "try 'virsh -c URI list' as the user that the server runs as; for ssh that user needs a key and the host in \
              its known_hosts"

@@ -1,6 +1,6 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, credential_checks, housekeeping, nodes::Member, observe::refresh, ops, seeds, task};
+use crate::{App, Result, credential_checks, housekeeping, nodes::Member, observe::refresh, ops, sampler, seeds, task};
 use futures::StreamExt;
 use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use std::{
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 /// The age at which a configuration is read again, although no event told of a change.
 const VIEW_AGE: Duration = Duration::from_secs(60);
-/// How often the use of CPU and memory is read.
-const SAMPLE: Duration = Duration::from_secs(10);
+/// How often guest agents are asked.
+const ASK: Duration = Duration::from_secs(10);
 /// How long a guest agent has to tell its addresses.
 const AGENT: Duration = Duration::from_secs(5);
 /// How many configurations a scan reads again at most.
@@ -76,7 +76,7 @@ pub async fn follow_nodes(app: App, mut added: mpsc::UnboundedReceiver<Member>) 
         let (scanned, app_) = (member.clone(), app.clone());
         tokio::spawn(async move { scanned.until_gone(scan_for_ever(app_, scanned.clone())).await });
         let (sampled, app_) = (member.clone(), app.clone());
-        tokio::spawn(async move { sampled.until_gone(sample_for_ever(app_, sampled.node.clone())).await });
+        tokio::spawn(async move { sampled.until_gone(sampler::sample_for_ever(app_, sampled.node.clone())).await });
         let (asked, app_) = (member.clone(), app.clone());
         tokio::spawn(async move { asked.until_gone(ask_agents_for_ever(app_, asked.node.clone())).await });
         // That it came up may have been told before it was known.
@@ -103,27 +103,10 @@ async fn scan_for_ever(app: App, member: Member) {
     }
 }
 
-/// Runs for ever: reads what a node's domains use.
-async fn sample_for_ever(app: App, node: Node) {
-    let mut ticks = tokio::time::interval(SAMPLE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if node.status().0 != Status::Up {
-            continue;
-        }
-        match node.samples().await {
-            Ok(samples) => app.index.take_samples(node.name(), &samples),
-            // libvirt's test driver has none; a QEMU that hangs delays those of its node.
-            Err(error) => tracing::debug!(%error, "no statistics"),
-        }
-    }
-}
-
 /// Runs for ever: asks the guest agents of a node for addresses. Apart from the scans, and few at a time: guests that
 /// don't answer delay only each other.
 async fn ask_agents_for_ever(app: App, node: Node) {
-    let mut ticks = tokio::time::interval(SAMPLE);
+    let mut ticks = tokio::time::interval(ASK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -12,6 +12,7 @@ use crate::{
     housekeeping,
     index::Index,
     methods,
+    metrics::{self, Metrics},
     nodes::{Member, Nodes},
     reconcile, rpc,
     store::{Store, name_key},
@@ -49,6 +50,7 @@ pub async fn serve(
         }
     }
     check_nodes(&config)?;
+    config.metrics.check().map_err(|(key, why)| Error::field(format!("metrics.{key}"), why))?;
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
@@ -75,9 +77,14 @@ pub async fn serve(
         tokio::time::sleep(ANSWER).await;
     };
     tokio::select! {
-        served = serving => served.map_err(|error| Error::Internal(format!("serve: {error}"))),
-        () = dawdled => Ok(()),
+        served = serving => served.map_err(|error| Error::Internal(format!("serve: {error}")))?,
+        () = dawdled => {}
     }
+    // HTTP doesn't count them any more.
+    app.consoles.open.close();
+    let _ = tokio::time::timeout(ANSWER, app.consoles.open.wait()).await;
+    let _ = tokio::time::timeout(ANSWER, metrics::close(&app.metrics)).await;
+    Ok(())
 }
 
 async fn start(mut config: Config) -> Result<App> {
@@ -108,6 +115,9 @@ async fn start(mut config: Config) -> Result<App> {
     let (vms, volumes) = (store.vms().await?, store.volumes().await?);
     let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
+    let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
+    let history = metrics::open(&history_path).await;
+    let (metrics, ticks) = Metrics::begin(config.metrics.clone(), history).await;
     let app = App::new(Parts {
         config,
         store,
@@ -115,6 +125,7 @@ async fn start(mut config: Config) -> Result<App> {
         index,
         events: sender,
         copies: Copies::default(),
+        metrics,
         later: crate::later::Later::default(),
         credential_checks,
         consoles: console::Consoles::default(),
@@ -126,6 +137,7 @@ async fn start(mut config: Config) -> Result<App> {
     });
     let left = hold(&app, left).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
+    tokio::spawn(metrics::write_for_ever(app.clone(), history_path, ticks));
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     tokio::spawn(reconcile::follow_nodes(app.clone(), added_nodes));
     let recovering = app.clone();

@@ -32,6 +32,7 @@ mod kept;
 mod keypairs;
 mod life;
 mod list;
+mod metrics;
 mod modify;
 mod nics;
 mod nodes;

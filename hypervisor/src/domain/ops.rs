@@ -29,17 +29,6 @@ pub struct DomainStatus {
     pub power: Power,
 }
 
-/// A reading of a domain's counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
-    /// CPU time used since it was started, in nanoseconds.
-    pub cpu_time_ns: u64,
-    /// Memory that the guest sees, in KiB; only where its balloon driver tells.
-    pub available_kib: Option<u64>,
-    /// Memory that the guest could use without swapping, in KiB; only where its balloon driver tells.
-    pub usable_kib: Option<u64>,
-}
-
 /// An address of a domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -118,17 +107,6 @@ impl Node {
                 }
                 Err(error) => Err(error),
             }
-        })
-        .await
-    }
-
-    /// What the domains that are on have used, by one call. It may wait for a QEMU that hangs; one that is only busy is
-    /// skipped.
-    pub async fn samples(&self) -> Result<Vec<(Uuid, Sample)>> {
-        self.sample(QUICK, "read statistics", |connection| {
-            let (what, how) =
-                (flags::STATS_CPU_TOTAL | flags::STATS_BALLOON, flags::STATS_NOWAIT | flags::STATS_ONLY_ACTIVE);
-            Ok(connection.domain_stats(what, how)?.iter().filter_map(sample).collect())
         })
         .await
     }
@@ -299,7 +277,7 @@ pub(super) fn power(state: DomainState, reason: i32) -> Power {
     }
 }
 
-fn status(stats: &DomainStats) -> DomainStatus {
+pub(super) fn status(stats: &DomainStats) -> DomainStatus {
     let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64).and_then(|n| i32::try_from(n).ok());
     // virDomainState: 1 running, 2 blocked, 3 paused, 4 shutting down, 5 shutoff, 6 crashed, 7 suspended by the guest.
     let state = match number("state.state") {
@@ -309,16 +287,6 @@ fn status(stats: &DomainStats) -> DomainStatus {
         _ => DomainState::Shutoff,
     };
     DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power: power(state, number("state.reason").unwrap_or(0)) }
-}
-
-fn sample(stats: &DomainStats) -> Option<(Uuid, Sample)> {
-    let number = |name: &str| stats.get(name).and_then(libvirt::Value::as_u64);
-    let sample = Sample {
-        cpu_time_ns: number("cpu.time")?,
-        available_kib: number("balloon.available"),
-        usable_kib: number("balloon.usable"),
-    };
-    Some((Uuid::from_bytes(stats.uuid), sample))
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@ use super::{
     BootDevice, Metadata,
     cdrom::{DRIVE, SEED_DRIVE, write_drive},
     display::EXPIRED,
+    sample::BALLOON_PERIOD_S,
 };
 use crate::{VirtType, xml::Xml};
 use uuid::Uuid;
 
 /// PCIe root ports: those that the devices below take, and 16 to spare.
 const ROOT_PORTS: usize = 24;
-/// Seconds between the balloon's statistics.
-const BALLOON_PERIOD_S: &str = "10";
 /// Slots for hot-plugged memory.
 const MEMORY_SLOTS: &str = "16";
 
@@ -189,7 +188,9 @@ impl DomainSpec {
         // Without an address it is `vnc_listen` of the node's qemu.conf, which is 127.0.0.1 unless somebody says otherwise.
         xml.nest("graphics", &vnc, |xml| xml.empty("listen", &[("type", "address")]));
         xml.nest("video", &[], |xml| xml.empty("model", &[("type", "vga")]));
-        xml.nest("memballoon", &[("model", "virtio")], |xml| xml.empty("stats", &[("period", BALLOON_PERIOD_S)]));
+        xml.nest("memballoon", &[("model", "virtio")], |xml| {
+            xml.empty("stats", &[("period", &BALLOON_PERIOD_S.to_string())])
+        });
         xml.nest("rng", &[("model", "virtio")], |xml| xml.text("backend", &[("model", "random")], "/dev/urandom"));
     }
 }

@@ -35,6 +35,8 @@ pub struct DomainView {
     pub nics: Vec<NicView>,
     /// Whether a guest agent is connected (running domains only).
     pub agent_connected: bool,
+    /// Whether its balloon driver is asked to tell of the guest's memory.
+    pub memory_watched: bool,
     /// Whether the serial line's output goes to a log.
     pub serial_log: Option<String>,
     /// What Vmyard wrote; `None` for domains that it doesn't manage.
@@ -91,6 +93,8 @@ pub struct NicView {
     pub bridge: Option<String>,
     /// Whether its link is up.
     pub link_up: bool,
+    /// What the node calls its end of it while the domain is on: `vnet3`.
+    pub device: Option<String>,
     /// The most that goes to the guest, in kilobytes (1,000 bytes) a second.
     pub rx_kb_per_s: Option<u64>,
     /// The most that comes from the guest, in kilobytes a second.
@@ -126,6 +130,9 @@ impl DomainView {
             disks: devices().filter(|node| node.has_tag_name("disk")).filter_map(disk).collect(),
             nics: devices().filter(|node| node.has_tag_name("interface")).filter_map(nic).collect(),
             agent_connected: devices().filter(|node| node.has_tag_name("channel")).any(agent_connected),
+            memory_watched: devices()
+                .filter(|node| node.has_tag_name("memballoon"))
+                .any(|node| attribute_of(node, "stats", "period").is_some_and(|period| period != "0")),
             serial_log: devices()
                 .find(|node| node.has_tag_name("serial"))
                 .and_then(|node| attribute_of(node, "log", "file"))
@@ -168,6 +175,7 @@ fn nic(node: Node<'_, '_>) -> Option<NicView> {
         network: source("network"),
         bridge: source("bridge").or_else(|| source("dev")),
         link_up: attribute_of(node, "link", "state") != Some("down"),
+        device: attribute_of(node, "target", "dev").map(str::to_owned),
         rx_kb_per_s: average("inbound"),
         tx_kb_per_s: average("outbound"),
     })

@@ -11,7 +11,7 @@ use api::{
     nic::{Link, Nic},
     vm::{BootDevice, Firmware, Pending, Usage, Vm, VmState},
 };
-use hypervisor::domain::{Address, DomainView, Power, Sample};
+use hypervisor::domain::{Address, DomainView, Power};
 use std::{sync::Arc, time::Instant};
 use uuid::Uuid;
 
@@ -47,7 +47,6 @@ pub struct Seen {
     pub agent_addresses: Vec<Address>,
     /// Use of CPU and memory.
     pub usage: Option<Usage>,
-    pub(super) last_sample: Option<(Sample, Instant)>,
     /// The number of the read that told it: an answer that was overtaken by a newer one is dropped.
     pub(super) read: u64,
 }
@@ -65,7 +64,6 @@ impl Seen {
             silent: false,
             resets,
             usage: previous.as_ref().and_then(|seen| seen.usage.clone()),
-            last_sample: previous.as_ref().and_then(|seen| seen.last_sample),
             agent_addresses: previous.map(|seen| seen.agent_addresses).unwrap_or_default(),
             read,
         }

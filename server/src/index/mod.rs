@@ -6,7 +6,6 @@
 
 mod entries;
 mod entry;
-mod usage;
 mod volumes;
 
 pub use entry::{Entry, Seen};
@@ -15,9 +14,12 @@ use crate::{
     Error, Result,
     store::{VmRecord, VolumeRecord},
 };
-use api::{Time, vm::Vm};
+use api::{
+    Time,
+    vm::{Usage, Vm},
+};
 use entries::Entries;
-use hypervisor::domain::{Address, DomainView, Power, Sample};
+use hypervisor::domain::{Address, DomainView, Power};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
@@ -151,13 +153,18 @@ impl Index {
         });
     }
 
-    /// Takes in what the domains of a node have used.
-    pub fn take_samples(&self, node: &str, samples: &[(Uuid, Sample)]) {
+    /// Takes in what the domains of a node use, and whether their QEMUs have answered; one that hasn't, when the reading was
+    /// kept by a hung one, hangs.
+    pub fn take_usage(&self, node: &str, usage: Vec<(Uuid, Option<Usage>, bool)>, hung: bool) {
         self.write(|inner| {
-            for (id, sample) in samples {
-                if let Some(seen) = inner.entries.seen_on(*id, node) {
-                    usage::take_sample(seen, *sample);
+            for (id, usage, answered) in usage {
+                let Some(seen) = inner.entries.seen_on(id, node) else { continue };
+                if seen.power != Power::Running {
+                    seen.usage = None;
+                } else if usage.is_some() {
+                    seen.usage = usage;
                 }
+                seen.silent = !answered && (seen.silent || hung);
             }
         });
     }

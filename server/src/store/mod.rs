@@ -6,6 +6,7 @@
 mod audit;
 mod client_token;
 mod credential_check;
+mod history;
 mod keypair;
 mod leftover;
 mod made;
@@ -21,6 +22,7 @@ mod volume;
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
+pub use history::{DAMAGED, History, Level, Tick};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;

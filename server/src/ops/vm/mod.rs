@@ -10,6 +10,7 @@ pub mod disk;
 pub mod exec;
 mod guest_agent;
 pub mod list;
+pub mod metrics;
 pub mod modify;
 pub(super) mod nics;
 mod place;

@@ -1,0 +1,142 @@
+//! What was measured of a VM between two times.
+
+use super::{
+    Metrics, Samples,
+    chunk::unpack,
+    grid::Grid,
+    rollup::{COARSE_S, FINE_S},
+    writer::unpacked,
+};
+use crate::{
+    Error, Result,
+    store::{History, Level},
+};
+use api::{
+    Time,
+    metrics::{Aggregate, STEPS_MAX},
+};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// About how many steps an answer has when nobody asks for a length.
+const STEPS: i64 = 300;
+/// Lengths of steps that people like, in seconds.
+const NICE: [i64; 13] = [1, 5, 10, 30, 60, 300, 600, 900, 1800, 3600, 10_800, 21_600, 86_400];
+
+/// What is asked for, in seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// From when on.
+    pub start_s: i64,
+    /// Until when, not included.
+    pub end_s: i64,
+    /// The length of a step.
+    pub step_s: i64,
+    /// How far apart the samples are.
+    pub resolution_s: i64,
+    level: Level,
+}
+
+/// Makes sense of what a client asks for.
+pub fn range(metrics: &Metrics, start: Option<Time>, end: Option<Time>, step_s: Option<i64>) -> Result<Range> {
+    let (settings, now_s) = (&metrics.settings, Time::now().0.div_euclid(1000));
+    let interval_s = i64::try_from(settings.interval_s).unwrap_or(10);
+    let hours = |hours: u64| i64::try_from(hours.saturating_mul(3600)).unwrap_or(i64::MAX);
+    let now_s = now_s - now_s.rem_euclid(interval_s);
+    let end_s = end.map_or(now_s, |end| end.0.div_euclid(1000));
+    let start_s = start.map_or(end_s - 3600, |start| start.0.div_euclid(1000));
+    if start_s >= end_s {
+        let (start, end) = (Time(start_s * 1000), Time(end_s * 1000));
+        return Err(Error::field("start", format!("must be before `end`; it is {start}, `end` is {end}")));
+    }
+    let kept_s =
+        hours(settings.hour_days.max(settings.five_minute_days).saturating_mul(24)).max(hours(settings.raw_hours));
+    if end_s - start_s > kept_s {
+        let days = kept_s / (24 * 3600);
+        let why =
+            format!("lies more than {days} days before `end`, and metrics are kept for {days} days; ask for less");
+        return Err(Error::field("start", why));
+    }
+    let age_s = now_s - start_s;
+    let (level, resolution_s) = if age_s <= hours(settings.raw_hours) {
+        (Level::Raw, interval_s)
+    } else if age_s <= hours(settings.five_minute_days * 24) {
+        (Level::Fine, FINE_S)
+    } else {
+        (Level::Coarse, COARSE_S)
+    };
+    let wanted = step_s.unwrap_or_else(|| nice((end_s - start_s) / STEPS));
+    // Steps are made of whole samples.
+    let step_s = whole(wanted, resolution_s);
+    let steps = (end_s - start_s) / step_s + 2;
+    if steps > STEPS_MAX {
+        let least = whole((end_s - start_s) / (STEPS_MAX - 2) + 1, resolution_s);
+        let why = format!(
+            "{wanted} would make {steps} steps, and {STEPS_MAX} is the most; the least for this range is {least}"
+        );
+        return Err(Error::field("step_s", why));
+    }
+    Ok(Range { start_s: start_s - start_s.rem_euclid(step_s), end_s, step_s, resolution_s, level })
+}
+
+fn nice(seconds: i64) -> i64 {
+    NICE.into_iter().find(|nice| *nice >= seconds).unwrap_or(seconds)
+}
+
+/// As many whole samples as are needed.
+fn whole(seconds: i64, resolution_s: i64) -> i64 {
+    seconds.div_euclid(resolution_s).saturating_add(i64::from(seconds % resolution_s != 0)).max(1) * resolution_s
+}
+
+/// What was measured.
+pub async fn query(metrics: &Metrics, vm: Uuid, range: Range) -> Result<Grid> {
+    let steps = (range.end_s - range.start_s + range.step_s - 1) / range.step_s;
+    let mut grid = Grid::new(range.start_s, range.step_s, usize::try_from(steps).unwrap_or(0));
+    // Memory first: what is written meanwhile is then there twice, and known by that.
+    let (pending, head) = metrics.in_memory(vm);
+    let mut raw_from_s = range.start_s;
+    if let Some(history) = metrics.history() {
+        if range.level != Level::Raw {
+            // What is not rolled up yet is still there as it was measured.
+            let until_s = history.rolled_until().await?.unwrap_or(range.start_s).clamp(range.start_s, range.end_s);
+            for samples in rolled_up(&history, vm, range, until_s).await? {
+                grid.add(&samples, range.start_s, until_s);
+            }
+            raw_from_s = until_s;
+        }
+        let in_memory: HashSet<(i64, i64)> = pending.iter().map(|chunk| (chunk.first_s, chunk.last_s)).collect();
+        let mut chunks = history.chunks(vm, Level::Raw, raw_from_s, range.end_s).await?;
+        chunks.retain(|chunk| !in_memory.contains(&(chunk.first_s, chunk.last_s)));
+        for samples in unpacked(chunks) {
+            grid.add(&samples, raw_from_s, range.end_s);
+        }
+    }
+    for samples in pending.iter().filter_map(|chunk| unpack(&chunk.data)).chain(head) {
+        grid.add(&samples, raw_from_s, range.end_s);
+    }
+    Ok(grid)
+}
+
+async fn rolled_up(history: &History, vm: Uuid, range: Range, until_s: i64) -> Result<Vec<Samples>> {
+    let chunks = history.chunks(vm, range.level, range.start_s, until_s).await?;
+    Ok(unpacked(chunks))
+}
+
+/// The series on the wire: first those of the whole VM.
+pub fn to_wire(grid: &Grid, aggregate: Aggregate) -> Vec<api::metrics::Series> {
+    let mut series: Vec<_> = grid
+        .series(aggregate)
+        .filter(|(_, values)| values.iter().any(Option::is_some))
+        .map(|(key, values)| {
+            let part = key.part.as_deref().map(str::to_owned);
+            let is_source = matches!(part.as_deref(), Some(super::BALLOON | super::RSS));
+            let (device, source) = if is_source { (None, part) } else { (part, None) };
+            let rounded = values.into_iter().map(|value| value.map(|value| (value * 100.0).round() / 100.0)).collect();
+            let metric = key.metric;
+            let (name, unit) = (metric.name().to_owned(), metric.unit().to_owned());
+            api::metrics::Series { name, unit, device, source, values: rounded }
+        })
+        .collect();
+    series.sort_by_key(|series| series.device.is_some());
+    series
+}
