@@ -145,7 +145,7 @@ pub enum Firmware {
     Uefi,
 }
 
-/// Use of CPU and memory.
+/// What a VM uses, by its last sample: averages over the interval before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Share of the VM's virtual CPUs in use, 0 to 100.
@@ -155,6 +155,16 @@ pub struct Usage {
     /// Where that was learnt: `balloon` (the guest's balloon driver), or `rss` (what QEMU's process holds, where the guest tells
     /// nothing).
     pub memory_source: Option<String>,
+    /// Memory in use, in MiB, by the same source.
+    pub memory_used_mib: Option<f64>,
+    /// Bytes read from all disks, a second.
+    pub disk_read_bytes_per_s: Option<f64>,
+    /// Bytes written to all disks, a second.
+    pub disk_write_bytes_per_s: Option<f64>,
+    /// Bytes received by the guest, a second.
+    pub net_rx_bytes_per_s: Option<f64>,
+    /// Bytes sent by the guest, a second.
+    pub net_tx_bytes_per_s: Option<f64>,
     /// When it was read.
     pub sampled_at: Time,
 }
@@ -465,6 +475,10 @@ pub struct ListVms {
     /// Only VMs that Vmyard manages (true), or only the others (false).
     #[garde(skip)]
     pub managed: Option<bool>,
+    /// Also what each uses now (`usage`).
+    #[serde(default)]
+    #[garde(skip)]
+    pub usage: bool,
     /// The order: `name`, `state`, `node`, `created_at` or `tag:<key>`, with `-` in front for descending. `name` when absent.
     #[garde(inner(length(chars, min = 1, max = 80)))]
     #[schemars(length(max = 80), regex(pattern = "^-?(name|state|node|created_at|tag:.+)$"))]

@@ -35,6 +35,21 @@ pub fn moment(text: &str) -> Result<Time, String> {
     serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
 
+/// A length of time as it is written on the command line, in seconds: `90s`, `15m`, `1h`, `7d`.
+pub fn length(text: &str) -> Result<i64, String> {
+    let wrong = || format!("must be a number with s, m, h or d, like 90s or 7d; is {text:?}");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: i64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
 /// The time between two moments of an answer; empty unless it has both.
 pub fn between(begin: &Value, end: &Value) -> String {
     let time = |value: &Value| serde_json::from_value::<Time>(value.clone()).ok();
@@ -92,6 +107,14 @@ pub fn one_of<T: serde::de::DeserializeOwned>(text: &str, allowed: &str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths() {
+        assert_eq!((length("90s"), length("15m"), length("7d")), (Ok(90), Ok(900), Ok(604_800)));
+        for wrong in ["", "h", "5", "-1h", "0s", "1w", "999999999999999999d", "5é"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
+    }
     use serde_json::json;
 
     #[test]

@@ -5,9 +5,11 @@ mod create;
 mod credential;
 mod exec;
 mod list;
+mod metrics;
 mod modify;
 mod screen;
 mod show;
+mod top;
 mod xml;
 
 use crate::{
@@ -56,6 +58,10 @@ pub enum Verb {
     Delete(Delete),
     /// Show a VM
     Show(show::Args),
+    /// Show which VMs use most now, again and again
+    Top(top::Args),
+    /// Show what a VM has used, over time
+    Metrics(metrics::Args),
     /// Attend a VM's serial line with this terminal
     Console(console::Args),
     /// Print what a VM has said on its serial line of late
@@ -217,6 +223,8 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
             args.change.run(client, output, &request)
         }
         Verb::Show(args) => show::run(client, output, args),
+        Verb::Top(args) => top::run(client, output, args),
+        Verb::Metrics(args) => metrics::run(client, output, args),
         Verb::Console(args) => console::run(client, args),
         Verb::SerialLog(args) => screen::log(client, output, args),
         Verb::Vnc(name) => screen::vnc(client, output, name),

@@ -92,16 +92,7 @@ fn text(vm: &Vm) -> String {
         given.ssh_key_fingerprints.iter().for_each(|key| line("ssh key", key.clone()));
     }
     if let Some(usage) = &vm.usage {
-        let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value} %"));
-        line(
-            "usage",
-            format!(
-                "cpu {}, memory {} at {}",
-                percent(usage.cpu_percent),
-                percent(usage.memory_percent),
-                usage.sampled_at
-            ),
-        );
+        line("usage", super::top::in_words(usage));
     }
     for check in &vm.credential_checks {
         let kind = if check.kind == CredentialKind::Password { "password" } else { "SSH keys" };

@@ -355,3 +355,26 @@ fn a_guest_of_others_is_asked_for_its_memory_too() {
         values(&metrics(&vm, json!({})), "memory_used_mib", Some("balloon"))?.last()?.is_number().then_some(())
     });
 }
+
+#[test]
+fn on_the_command_line() {
+    let lab = Lab::with_settings(FAST);
+    let vm = lab.create("shown").start();
+    eventually("it is measured", SOON, || (known(&metrics(&vm, json!({})), "cpu_percent") > 1).then_some(()));
+    let (code, text) = lab.server.cli(&["vm", "metrics", &vm.name, "--last", "15m", "--devices"]);
+    assert!(code == 0 && text.contains("cpu") && text.contains("vda") && text.contains('▁'), "{text}");
+    let (code, text, _) = lab.server.cli_apart(&["vm", "metrics", &vm.name, "-o", "json"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 0 && answer["series"].as_array().unwrap().len() > 5, "{text}");
+    let (code, text) = lab.server.cli(&["vm", "metrics", &vm.name, "--last", "soon"]);
+    assert!(code == 2 && text.contains("like 90s or 7d"), "{text}");
+    // Not on a terminal: once.
+    let (code, text) = lab.server.cli(&["vm", "top", "--sort", "memory"]);
+    assert!(code == 0 && text.contains(&vm.name) && text.contains("1 of 1 running VMs"), "{text}");
+    assert!(text.contains(" ago") && text.contains(" %"), "{text}");
+    let (_, text) = lab.server.cli(&["vm", "show", &vm.name]);
+    assert!(text.contains("cpu ") && text.contains("memory "), "{text}");
+    // The list has it for who asks.
+    let row = |usage: bool| lab.ok("list-vms", json!({"usage": usage}))["vms"][0]["usage"].clone();
+    assert!(row(false).is_null() && row(true)["cpu_percent"].is_number());
+}

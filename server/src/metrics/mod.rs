@@ -123,9 +123,10 @@ impl Metrics {
             if !is_told && could_tell && state.watched.insert((sample.domain, sample.run)) {
                 taken.unwatched.push(sample.domain);
             }
-            let usage = rates::usage(&point, sample.power, now);
-            taken.usage.push((sample.domain, usage, sample.complete));
+            let whole = series::with_sums(point.clone());
+            taken.usage.push((sample.domain, rates::usage(&whole, sample.power, now), sample.complete));
             if !point.is_empty() {
+                state.heads.entry(sample.domain).or_default().push(at_s, &whole);
                 points.push((sample.domain, point));
             }
             after.insert(sample.domain, sample);
@@ -134,11 +135,6 @@ impl Metrics {
         state.watched.retain(|run| runs.contains(run) || !before.contains_key(&run.0));
         state.before.insert(node.to_owned(), after);
         let tick = (!points.is_empty()).then(|| Tick { at_s, data: pack_tick(&points) });
-        for (id, point) in points {
-            let point = series::with_sums(point);
-            let head = state.heads.entry(id).or_default();
-            head.push(at_s, &point);
-        }
         let interval_s = self.settings.interval_s as i64;
         pack_heads(&mut state, |id, head| is_full(id, head, interval_s));
         drop(state);

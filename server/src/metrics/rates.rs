@@ -103,14 +103,24 @@ fn rates(
     }
 }
 
-/// What describe-vm says of it.
+/// What describe-vm says of it; of a point with its sums.
 pub(super) fn usage(point: &Point, power: Power, at: api::Time) -> Option<Usage> {
     let find = |wanted: Metric| point.iter().find(|(key, _)| key.metric == wanted);
-    let value = |metric| find(metric).map(|(_, kept)| tenth(super::series::number(metric, *kept)));
-    let (cpu_percent, memory_percent) = (value(Metric::CpuPercent), value(Metric::MemoryPercent));
-    let told = power == Power::Running && (cpu_percent.is_some() || memory_percent.is_some());
-    let memory_source = find(Metric::MemoryPercent).and_then(|(key, _)| key.part.as_deref()).map(str::to_owned);
-    told.then_some(Usage { cpu_percent, memory_percent, memory_source, sampled_at: at })
+    let sum = |wanted: Metric| point.iter().find(|(key, _)| *key == Key::whole(wanted));
+    let number = |(key, kept): &(Key, i64)| super::series::number(key.metric, *kept);
+    let (cpu_percent, memory) = (find(Metric::CpuPercent), find(Metric::MemoryPercent));
+    let told = power == Power::Running && (cpu_percent.is_some() || memory.is_some());
+    told.then(|| Usage {
+        cpu_percent: cpu_percent.map(|found| tenth(number(found))),
+        memory_percent: memory.map(|found| tenth(number(found))),
+        memory_source: memory.and_then(|(key, _)| key.part.as_deref()).map(str::to_owned),
+        memory_used_mib: find(Metric::MemoryUsed).map(|found| tenth(number(found))),
+        disk_read_bytes_per_s: sum(Metric::DiskReadBytes).map(number),
+        disk_write_bytes_per_s: sum(Metric::DiskWriteBytes).map(number),
+        net_rx_bytes_per_s: sum(Metric::NetRxBytes).map(number),
+        net_tx_bytes_per_s: sum(Metric::NetTxBytes).map(number),
+        sampled_at: at,
+    })
 }
 
 fn tenth(percent: f64) -> f64 {
@@ -200,7 +210,8 @@ mod tests {
         assert_eq!(of(&old, Metric::MemoryUsed, Some(BALLOON)), None);
         assert_eq!(of(&old, Metric::MemoryUsed, Some(RSS)), Some(3072.0));
         assert_eq!(of(&old, Metric::MemoryPercent, Some(RSS)), Some(100.0));
-        let usage = usage(&old, Power::Running, api::Time(7)).unwrap();
+        let usage = usage(&super::super::series::with_sums(old), Power::Running, api::Time(7)).unwrap();
+        assert_eq!((usage.disk_read_bytes_per_s, usage.net_tx_bytes_per_s), (Some(50.0), Some(50.0)));
         assert_eq!((usage.cpu_percent, usage.memory_source.as_deref()), (Some(50.0), Some(RSS)));
     }
 

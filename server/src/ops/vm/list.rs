@@ -3,7 +3,7 @@
 use crate::{Context, Error, Result, index::Entry, ops::page, store::name_key};
 use api::{
     Page,
-    vm::{ListVms, Vms},
+    vm::{ListVms, Vm, Vms},
 };
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -54,7 +54,11 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
         rows.truncate(page.limit());
         let last = rows.last().filter(|_| more);
         let next_cursor = last.map(|(key, _)| order.write_cursor(key)).transpose()?;
-        Ok(Vms { vms: rows.iter().map(|(_, entry)| moment.to_wire(entry)).collect(), next_cursor, total })
+        let wire = |entry: &Entry| {
+            let usage = entry.seen.as_ref().filter(|_| request.usage).and_then(|seen| seen.usage.clone());
+            Vm { usage, ..moment.to_wire(entry) }
+        };
+        Ok(Vms { vms: rows.iter().map(|(_, entry)| wire(entry)).collect(), next_cursor, total })
     })
 }
 
