@@ -31,7 +31,7 @@ pub struct DescribeVmMetrics {
     #[serde(default)]
     #[garde(range(min = 1, max = 31_536_000))]
     #[schemars(range(min = 1, max = 31_536_000))]
-    pub step_s: Option<i64>,
+    pub step_s: Option<u32>,
     /// What is told of each step; the average when absent.
     #[serde(default)]
     #[garde(skip)]

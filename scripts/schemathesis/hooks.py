@@ -45,6 +45,8 @@ BEYOND_THE_SCHEMA = [
     (r"quiesce", r"can't be required together with memory"),
     (r"exclude_disks", r"names .*, which VM"),
     (r"volume", r"can't be given together with another source"),
+    (r"start", r"must be before `end`|days before `end`"),
+    (r"step_s", r"is the most; the least for this range is"),
 ]
 
 # What the dictionaries in schemathesis.toml have.

@@ -77,6 +77,10 @@ pub async fn follow_nodes(app: App, mut added: mpsc::UnboundedReceiver<Member>) 
         tokio::spawn(async move { scanned.until_gone(scan_for_ever(app_, scanned.clone())).await });
         let (sampled, app_) = (member.clone(), app.clone());
         tokio::spawn(async move { sampled.until_gone(sampler::sample_for_ever(app_, sampled.node.clone())).await });
+        let (pools, app_) = (member.clone(), app.clone());
+        tokio::spawn(async move {
+            pools.until_gone(sampler::look_at_pools_for_ever(app_, pools.node.clone())).await;
+        });
         let (asked, app_) = (member.clone(), app.clone());
         tokio::spawn(async move { asked.until_gone(ask_agents_for_ever(app_, asked.node.clone())).await });
         // That it came up may have been told before it was known.

@@ -1,12 +1,19 @@
 //! Reading what the domains of a node have used, at whole multiples of the interval.
 
-use crate::App;
+use crate::{App, metrics::export::Sampling};
 use api::Time;
 use hypervisor::{ErrorKind, Node, Status};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// How often a reading is tried again that a hung QEMU has kept: each time one more is passed over.
 const TRIES: usize = 4;
+/// How often pools are looked at.
+const POOLS: Duration = Duration::from_secs(60);
+/// When it is looked again whether a node is up.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Runs for ever: reads what a node's domains use.
 pub async fn sample_for_ever(app: App, node: Node) {
@@ -26,6 +33,7 @@ pub async fn sample_for_ever(app: App, node: Node) {
 }
 
 async fn sample(app: &App, node: &Node, at_s: i64) {
+    let begun = Instant::now();
     let mut views = HashMap::new();
     app.index.each(|id, entry| {
         if let Some(seen) = entry.seen.as_ref().filter(|_| entry.node == node.name()) {
@@ -38,6 +46,7 @@ async fn sample(app: &App, node: &Node, at_s: i64) {
             Ok(samples) => {
                 let taken = app.metrics.take(node.name(), at_s, samples, |id| views.get(&id).cloned());
                 app.index.take_usage(node.name(), taken.usage, hung);
+                app.metrics.set_sampling(node.name(), Sampling { at: Instant::now(), took: begun.elapsed() });
                 watch_memory(app, node, taken.unwatched);
                 return;
             }
@@ -47,6 +56,20 @@ async fn sample(app: &App, node: &Node, at_s: i64) {
         }
     }
     tracing::warn!(node = node.name(), "no statistics: more QEMUs hang than can be passed over at once");
+}
+
+/// Runs for ever: looks at a node's pools.
+pub async fn look_at_pools_for_ever(app: App, node: Node) {
+    loop {
+        let is_up = node.status().0 == Status::Up;
+        if is_up {
+            match node.pools().await {
+                Ok(pools) => app.metrics.set_pools(node.name(), pools),
+                Err(error) => tracing::debug!(%error, "the pools are not known"),
+            }
+        }
+        tokio::time::sleep(if is_up { POOLS } else { SOON }).await;
+    }
 }
 
 /// Has the balloon drivers of these domains tell of their guests' memory, one after the other.

@@ -35,7 +35,7 @@ pub struct Args {
     end: Option<Time>,
     /// Seconds in a step
     #[arg(long, value_name = "SECONDS")]
-    step: Option<i64>,
+    step: Option<u32>,
     /// What is told of the samples in a step
     #[arg(long, value_name = "WHICH", default_value = "average", value_parser = aggregate)]
     aggregate: Aggregate,
@@ -61,7 +61,7 @@ const COLUMNS: &[Column] = &[
 pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
     let end = args.end.unwrap_or_else(Time::now);
     let start = args.start.unwrap_or(Time(end.0.saturating_sub(args.last.saturating_mul(1000))));
-    let for_chart = (end.0.saturating_sub(start.0) / 1000 / CHART).clamp(1, 31_536_000);
+    let for_chart = (end.0.saturating_sub(start.0) / 1000 / CHART).clamp(1, 31_536_000) as u32;
     let request = DescribeVmMetrics {
         vm: args.name.vm,
         start: Some(start),

@@ -1,5 +1,6 @@
 //! What VMs have used: figures beside what was counted elsewhere, bad input, and a history that outlives faults.
 
+use crate::access::token;
 use crate::lab::{Directory, Lab, NodeProcess, Server, TestVm, eventually, request, tiny};
 use api::Time;
 use serde_json::{Value, json};
@@ -377,4 +378,74 @@ fn on_the_command_line() {
     // The list has it for who asks.
     let row = |usage: bool| lab.ok("list-vms", json!({"usage": usage}))["vms"][0]["usage"].clone();
     assert!(row(false).is_null() && row(true)["cpu_percent"].is_number());
+}
+
+fn scraped(lab: &Lab, token: Option<&str>) -> (u16, String) {
+    let request = reqwest::blocking::Client::new().get(format!("{}/metrics", lab.server.url));
+    let request = match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    let response = request.send().unwrap();
+    (response.status().as_u16(), response.text().unwrap())
+}
+
+/// The number of a line that has all of this.
+fn line(text: &str, parts: &[&str]) -> Option<f64> {
+    let line = text.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn a_prometheus_reads_it() {
+    let lab = Lab::with_settings(FAST);
+    let viewer = token(&lab.server, "prometheus", "viewer");
+    assert_eq!(scraped(&lab, None).0, 401);
+    let (vm, gone) = (lab.create("stays").start(), lab.create("goes").start());
+    let of = |vm: &TestVm<'_>| format!("vm=\"{}\"", vm.id);
+    let text = eventually("both are measured", SOON, || {
+        let (status, text) = scraped(&lab, Some(&viewer));
+        assert_eq!(status, 200, "{text}");
+        let cpu = |vm| line(&text, &["vmyard_vm_cpu_seconds_total", &of(vm)]);
+        (cpu(&vm)? > 0.0 && cpu(&gone)? > 0.0 && text.contains("vmyard_pool_free_bytes")).then_some(text)
+    });
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for (name, labels) in [
+        ("vmyard_vm_state", "state=\"running\""),
+        ("vmyard_vm_vcpus", ""),
+        ("vmyard_vm_memory_bytes", ""),
+        ("vmyard_vm_disk_read_bytes_total", "device=\"vda\""),
+        ("vmyard_vm_net_sent_packets_total", "device=\"52:54:"),
+    ] {
+        assert!(line(&text, &[name, labels, &of(&vm)]).is_some(), "{name}: {text}");
+    }
+    assert_eq!(line(&text, &["vmyard_node_up", "node=\"local\""]), Some(1.0));
+    assert!(
+        line(&text, &["vmyard_request_duration_seconds_count", "method=\"create-vm\"", "outcome=\"ok\""]) >= Some(2.0)
+    );
+    assert_eq!(line(&text, &["vmyard_tasks", "state=\"running\""]), Some(0.0));
+    assert!(line(&text, &["vmyard_sampler_age_seconds"]) < Some(30.0));
+    // What is gone is gone at once.
+    let series = of(&gone);
+    gone.delete();
+    let (_, text) = scraped(&lab, Some(&viewer));
+    assert!(!text.contains(&series) && text.contains(&of(&vm)), "{text}");
+
+    // All that the dashboard shows is there.
+    let dashboard = include_str!("../../../docs/grafana-dashboard.json");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let mut names = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let words = query.split(|c: char| !c.is_alphanumeric() && c != '_');
+            for name in words.filter(|word| word.starts_with("vmyard_")) {
+                let is_there = text.lines().any(|line| line.starts_with(name));
+                // Only where the guest's balloon driver has told by now.
+                assert!(is_there || name == "vmyard_vm_memory_used_bytes", "{name} of {}", panel["title"]);
+                names += 1;
+            }
+        }
+    }
+    assert!(names > 10);
 }

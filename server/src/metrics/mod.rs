@@ -12,6 +12,7 @@
 //! kept for a while, then lost, and said so.
 
 pub mod chunk;
+pub mod export;
 mod grid;
 pub mod query;
 mod rates;
@@ -30,7 +31,10 @@ use crate::{
 };
 use api::{Time, vm::Usage};
 use chunk::{Chunk, Head, Samples};
-use hypervisor::domain::{DomainView, Power, Sample};
+use hypervisor::{
+    domain::{DomainView, Power, Sample},
+    storage::PoolView,
+};
 use series::Point;
 use std::{
     collections::{HashMap, HashSet},
@@ -55,6 +59,8 @@ pub struct Metrics {
     pub settings: MetricsSettings,
     state: Mutex<State>,
     history: Mutex<Option<History>>,
+    /// How long calls took.
+    pub latency: export::Latency,
     /// To the one who writes.
     ticks: mpsc::Sender<Option<Tick>>,
 }
@@ -66,6 +72,10 @@ struct State {
     heads: HashMap<Uuid, Head>,
     /// Packed, and not yet written.
     pending: Vec<(Uuid, Arc<Chunk>)>,
+    /// How the readings of each node went.
+    sampling: HashMap<String, export::Sampling>,
+    /// The pools of each node.
+    pools: HashMap<String, Vec<PoolView>>,
     /// Runs of domains whose balloon driver was asked to tell.
     watched: HashSet<(Uuid, i32)>,
     /// How many chunks were lost, since they could not be written.
@@ -92,7 +102,7 @@ impl Metrics {
         }
         let (ticks, written) = mpsc::channel(WAITING);
         let (state, history) = (Mutex::new(state), Mutex::new(history));
-        (Metrics { settings, state, history, ticks }, written)
+        (Metrics { settings, state, history, latency: export::latency(), ticks }, written)
     }
 
     /// The time between two samples.
@@ -155,7 +165,10 @@ impl Metrics {
 
     /// Forgets what was last read of a node: it is gone, or was away.
     pub fn forget_node(&self, node: &str) {
-        lock(&self.state).before.remove(node);
+        let mut state = lock(&self.state);
+        state.before.remove(node);
+        state.sampling.remove(node);
+        state.pools.remove(node);
     }
 
     /// Whoever writes is slow when it isn't taken: then this tick would be lost by a crash, and no more.

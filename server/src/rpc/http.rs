@@ -1,10 +1,10 @@
 //! The HTTP side: one route for all methods, and those that are no methods.
 
 use super::{Answer, Table, browser, openapi, request, sockets};
-use crate::{App, Context, Error, Result, auth, auth::Caller, problem};
+use crate::{App, Context, Error, Result, auth, auth::Caller, metrics::export, problem};
 use api::Problem;
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -44,6 +44,7 @@ pub fn router(app: App, table: Table) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route(OPENAPI, get(document))
+        .route("/metrics", get(metrics))
         .route("/api/{method}", post(call))
         .route("/api/vnc-console/{vm}", get(sockets::vnc))
         .route("/api/serial-console/{vm}", get(sockets::serial))
@@ -80,9 +81,16 @@ async fn call(
     let Ok(Path(method)) = method else { return no_such_path(request).await };
     let id = request.extensions().get::<Uuid>().copied().unwrap_or_else(Uuid::now_v7);
     let https = matches!(browser::page(request.headers()), Ok(browser::Page::Ours { https: true }));
+    let (begun, app, name) = (Instant::now(), shared.app.clone(), shared.table.name_of(&method));
     // On a task of its own: a client that hangs up must not cut a call in half.
     let called = tokio::spawn(async move { try_call(&shared, &method, id, request).await }).await;
-    match called.unwrap_or_else(|_| Err(Error::Internal("a call panicked".to_owned()))) {
+    let called = called.unwrap_or_else(|_| Err(Error::Internal("a call panicked".to_owned())));
+    // A name that is no method's could be anything.
+    if let Some(method) = name {
+        let labels = export::MethodLabels { method, outcome: outcome(&called) };
+        app.metrics.latency.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+    }
+    match called {
         Ok(Answer::Done(reply)) => respond(StatusCode::OK, "application/json", reply.to_string()),
         Ok(Answer::Read(reply)) => respond(StatusCode::OK, "application/json", reply),
         Ok(Answer::Session(reply, change)) => {
@@ -97,6 +105,16 @@ async fn call(
         Ok(Answer::Failed(error, task)) => respond_problem(&problem::to_wire(&error, Some(id), Some(task))),
         Ok(Answer::Problem(problem)) => respond_problem(&Problem { request_id: Some(id), ..*problem }),
         Err(error) => respond_error(&error, id),
+    }
+}
+
+/// What came of a call, in a word.
+fn outcome(called: &Result<Answer>) -> &'static str {
+    match called {
+        Ok(Answer::Done(_) | Answer::Read(_) | Answer::Session(..)) => "ok",
+        Ok(Answer::Accepted(_)) => "accepted",
+        Ok(Answer::Failed(error, _)) | Err(error) => problem::code(error).as_str(),
+        Ok(Answer::Problem(problem)) => problem.code.as_str(),
     }
 }
 
@@ -173,6 +191,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
     respond(StatusCode::OK, "application/json", shared.openapi.to_string())
+}
+
+/// What a Prometheus reads; for viewers.
+async fn metrics(State(shared): State<Arc<Shared>>, Extension(id): Extension<Uuid>, headers: HeaderMap) -> Response {
+    let text = async {
+        // Whoever has a token is a viewer at least.
+        authenticate(&shared.app, &headers).await?;
+        export::export(&shared.app).await
+    };
+    match text.await {
+        Ok(text) => respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        Err(error) => respond_error(&error, id),
+    }
 }
 
 async fn wrong_verb(request: Request) -> Response {

@@ -229,6 +229,11 @@ impl Table {
         self.methods.values().map(|method| method.info)
     }
 
+    /// The name of the method that is called so; `None` where there is none.
+    pub(crate) fn name_of(&self, name: &str) -> Option<&'static str> {
+        self.methods.get(name).map(|method| method.info.name)
+    }
+
     /// Whether a method may be called by whoever comes.
     pub(crate) fn is_open(&self, name: &str) -> bool {
         self.methods.get(name).is_some_and(|method| method.info.access == Access::Anyone)

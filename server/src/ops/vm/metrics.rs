@@ -11,7 +11,7 @@ use api::{
 pub async fn describe(context: Context, request: DescribeVmMetrics) -> Result<VmMetrics> {
     let metrics = &context.app.metrics;
     let (id, entry) = context.app.index.resolve(&request.vm)?;
-    let range = query::range(metrics, request.start, request.end, request.step_s)?;
+    let range = query::range(metrics, request.start, request.end, request.step_s.map(i64::from))?;
     let state = entry.state();
     if state != VmState::Running && !request.history {
         return Err(Error::WrongState {
