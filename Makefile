@@ -40,11 +40,11 @@ run: ## Prepare this machine, build, and run the server in the foreground (Ctrl-
 remote := life:: hardware:: plan:: tasks::
 
 .PHONY: test
-test: prepare-test template schemathesis novnc ## Run all tests, with real guests under emulation
+test: prepare-test template schemathesis unpacked ## Run all tests, with real guests under emulation
 	$(call timed,cargo test --workspace --no-fail-fast && VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote))
 
 .PHONY: test-full
-test-full: prepare-test-full template debian-template schemathesis novnc ## The same, with the long ones: cloud image, all kill points, long random sequences
+test-full: prepare-test-full template debian-template schemathesis unpacked ## The same, with the long ones: cloud image, all kill points, long random sequences
 	$(call timed,VMYARD_TEST_FULL=1 cargo test --workspace --no-fail-fast -- --include-ignored)
 
 # First all of it on a newer libvirt: the daemons, QEMU, qemu-img, and the library under the server. Then what VMs do on a node
@@ -57,7 +57,7 @@ newer_tests = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(newer_runner)' car
 newer_nodes = VMYARD_TEST_ROOT='$(newer)' VMYARD_TEST_REMOTE=1 cargo test -p cli --test it -- $(remote)
 
 .PHONY: test-newer-libvirt
-test-newer-libvirt: prepare-test template novnc ## The tests of VMs on the libvirt and QEMU of Debian's backports
+test-newer-libvirt: prepare-test template unpacked ## The tests of VMs on the libvirt and QEMU of Debian's backports
 	@$(sudo) scripts/newer-libvirt/make '$(newer)'
 	$(call timed,$(newer_tests) && $(newer_nodes))
 
@@ -77,7 +77,7 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove what was built here, and the cached template and packages (not the server's data)
 	cargo clean
-	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/debian.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/novnc' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
+	$(sudo) rm -rf -- '$(cache)/tiny' '$(cache)/tiny.qcow2' '$(cache)/debian.qcow2' '$(cache)/qemu-capabilities' '$(cache)/schemathesis' '$(cache)/novnc' '$(cache)/prometheus' '$(cache)/newer-libvirt' '$(cache)/newer-libvirt.lock'
 
 .PHONY: prepare
 prepare:
@@ -95,9 +95,11 @@ prepare-test-full:
 schemathesis: | prepare-test
 	@$(sudo) scripts/schemathesis/install '$(cache)/schemathesis'
 
-.PHONY: novnc
-novnc: | prepare-test
-	@$(sudo) scripts/novnc '$(cache)/novnc'
+# What tests use of Debian's packages without installing them.
+.PHONY: unpacked
+unpacked: | prepare-test
+	@$(sudo) scripts/unpack novnc usr/share/novnc core/rfb.js '$(cache)/novnc'
+	@$(sudo) scripts/unpack prometheus usr/bin prometheus '$(cache)/prometheus'
 
 .PHONY: template
 template: $(template)

@@ -38,6 +38,8 @@ pub struct Config {
 pub struct MetricsSettings {
     /// Seconds between two samples.
     pub interval_s: u64,
+    /// A Prometheus that reads `/metrics`, or what speaks as it does: then describe-vm-metrics asks it, and Vmyard keeps no history.
+    pub url: Option<String>,
     /// The file of the history; `DATA_DIR/metrics.db` when absent.
     pub file: Option<PathBuf>,
     /// Hours for which samples are kept.
@@ -54,6 +56,7 @@ impl Default for MetricsSettings {
     fn default() -> MetricsSettings {
         MetricsSettings {
             interval_s: 10,
+            url: None,
             file: None,
             raw_hours: 24,
             five_minute_days: 30,
@@ -70,6 +73,12 @@ impl MetricsSettings {
             true => Ok(()),
             false => Err((key, format!("must be between {least} and {most}, is {value}"))),
         };
+        if let Some(url) = &self.url {
+            let parsed = reqwest::Url::parse(url).map_err(|error| ("url", format!("is no URL: {error}")))?;
+            if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+                return Err(("url", "must be http://HOST:PORT, or https".to_owned()));
+            }
+        }
         between("interval_s", self.interval_s, 1, 300)?;
         between("raw_hours", self.raw_hours, 2, 8760)?;
         between("five_minute_days", self.five_minute_days, 1, 3650)?;

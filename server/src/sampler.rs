@@ -61,14 +61,18 @@ async fn sample(app: &App, node: &Node, at_s: i64) {
 /// Runs for ever: looks at a node's pools.
 pub async fn look_at_pools_for_ever(app: App, node: Node) {
     loop {
-        let is_up = node.status().0 == Status::Up;
-        if is_up {
+        let mut known = false;
+        if node.status().0 == Status::Up {
             match node.pools().await {
-                Ok(pools) => app.metrics.set_pools(node.name(), pools),
+                // Of a node that has just come up there are none yet.
+                Ok(pools) => {
+                    known = !pools.is_empty();
+                    app.metrics.set_pools(node.name(), pools);
+                }
                 Err(error) => tracing::debug!(%error, "the pools are not known"),
             }
         }
-        tokio::time::sleep(if is_up { POOLS } else { SOON }).await;
+        tokio::time::sleep(if known { POOLS } else { SOON }).await;
     }
 }
 

@@ -116,7 +116,10 @@ async fn start(mut config: Config) -> Result<App> {
     let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
-    let history = metrics::open(&history_path).await;
+    let history = match config.metrics.url {
+        Some(_) => None,
+        None => metrics::open(&history_path).await,
+    };
     let (metrics, ticks) = Metrics::begin(config.metrics.clone(), history).await;
     let app = App::new(Parts {
         config,
@@ -137,7 +140,9 @@ async fn start(mut config: Config) -> Result<App> {
     });
     let left = hold(&app, left).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
-    tokio::spawn(metrics::write_for_ever(app.clone(), history_path, ticks));
+    if app.metrics.keeps() {
+        tokio::spawn(metrics::write_for_ever(app.clone(), history_path, ticks));
+    }
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     tokio::spawn(reconcile::follow_nodes(app.clone(), added_nodes));
     let recovering = app.clone();

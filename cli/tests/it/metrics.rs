@@ -1,7 +1,7 @@
 //! What VMs have used: figures beside what was counted elsewhere, bad input, and a history that outlives faults.
 
 use crate::access::token;
-use crate::lab::{Directory, Lab, NodeProcess, Server, TestVm, eventually, request, tiny};
+use crate::lab::{Directory, Lab, NodeProcess, Server, TestVm, cached, eventually, request, tiny};
 use api::Time;
 use serde_json::{Value, json};
 use std::{fs, process::Command, time::Duration};
@@ -351,7 +351,11 @@ fn a_guest_of_others_is_asked_for_its_memory_too() {
     let period = || lab.node.virsh(&["dumpxml", &domain]).contains("<stats period='10'/>");
     assert!(!period());
     vm.ok("reboot-vm", json!({"force": true}));
-    eventually("its balloon is asked", Duration::from_secs(120), || period().then_some(()));
+    eventually("its balloon is asked", Duration::from_secs(120), || {
+        // Which looks at its definition.
+        vm.describe();
+        period().then_some(())
+    });
     eventually("it tells", SOON, || {
         values(&metrics(&vm, json!({})), "memory_used_mib", Some("balloon"))?.last()?.is_number().then_some(())
     });
@@ -448,4 +452,72 @@ fn a_prometheus_reads_it() {
         }
     }
     assert!(names > 10);
+}
+
+/// A process of the test's, ended with it.
+struct Started(std::process::Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_prometheus_answers_instead() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut lab = Lab::with_settings(&format!("{FAST}url = \"http://{address}\"\n"));
+    let vm = lab.create("asked-elsewhere").start();
+    // It isn't there yet.
+    let problem = vm.err("describe-vm-metrics", json!({}), 503, "node_unavailable");
+    assert!(problem["detail"].as_str().unwrap().contains("metrics.url"), "{problem}");
+
+    let dir = lab.dir.path.join("prometheus");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("token"), token(&lab.server, "prometheus", "viewer")).unwrap();
+    let config = json!({
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [{
+            "job_name": "vmyard",
+            "authorization": {"credentials_file": dir.join("token")},
+            "static_configs": [{"targets": [lab.server.url.trim_start_matches("http://")]}],
+        }],
+    });
+    // JSON is YAML.
+    fs::write(dir.join("config.yml"), config.to_string()).unwrap();
+    let log = fs::File::create(dir.join("log")).unwrap();
+    let started = Command::new(cached("prometheus", "unpacked").join("prometheus"))
+        .arg(format!("--config.file={}", dir.join("config.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+        .arg(format!("--web.listen-address={address}"))
+        .stderr(log)
+        .spawn();
+    let prometheus = Started(started.unwrap());
+    let start = Time::now();
+    let answer = eventually("it has read some", Duration::from_secs(120), || {
+        let asked = json!({"vm": vm.name, "start": start, "end": Time(Time::now().0 + 10_000), "step_s": 5});
+        let answer = lab.server.call("describe-vm-metrics", asked);
+        (answer.status == 200 && known(&answer.body, "cpu_percent") > 1).then_some(answer.body)
+    });
+    for (name, part) in [
+        ("cpu_percent", None),
+        ("disk_read_iops", Some("vda")),
+        ("disk_read_bytes_per_s", None),
+        ("net_tx_packets_per_s", None),
+    ] {
+        let values = values(&answer, name, part).unwrap_or_else(|| panic!("no {name}: {answer}"));
+        assert_eq!(values.len(), answer["times"].as_array().unwrap().len());
+        assert!(values.iter().filter_map(Value::as_f64).all(|value| value >= 0.0), "{name}: {values:?}");
+    }
+    let most = metrics(&vm, json!({"start": start, "step_s": 30, "aggregate": "maximum"}));
+    assert!(known(&most, "cpu_percent") > 0, "{most}");
+    // One that is away is no fault of ours, and said so. There is no history beside it.
+    drop(prometheus);
+    vm.err("describe-vm-metrics", json!({}), 503, "node_unavailable");
+    vm.delete();
+    assert!(!lab.dir.path.join("data/metrics.db").exists());
+    assert!(lab.server.terminate());
 }

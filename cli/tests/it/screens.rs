@@ -228,7 +228,7 @@ fn a_browser_shows_the_screen_and_types() {
     let lab = Lab::own();
     let user = json!({"cloud_init": {"user": "alice", "password": "wonderland"}});
     let vm = lab.create_with("novnc", user).start().ready();
-    let files = serve_files(cached("novnc", "novnc"));
+    let files = serve_files(cached("novnc", "unpacked"));
     let browser = Browser::start();
     browser.go(&format!("{}/healthz", lab.server.url));
     let console = vm.ok("get-vnc-console", json!({}));

@@ -240,11 +240,14 @@ async fn tasks(app: &App, out: &mut Figures) {
 }
 
 fn own(app: &App, out: &mut Figures) {
-    let (heads, lost) = app.metrics.figures();
     let labels = || vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
     out.gauge("vmyard_info", "1, with the version as a label", labels(), 1.0);
     let started = app.started_at.0 as f64 / 1000.0;
     out.gauge("vmyard_start_time_seconds", "When the server was started", Vec::new(), started);
+    if !app.metrics.keeps() {
+        return;
+    }
+    let (heads, lost) = app.metrics.figures();
     out.gauge("vmyard_history_vms", "VMs with samples in memory", Vec::new(), heads as f64);
     let help = "Packed samples that could not be written";
     out.counter("vmyard_history_lost_chunks", help, Vec::new(), lost as f64);

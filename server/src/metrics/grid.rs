@@ -56,12 +56,6 @@ impl Grid {
         }
     }
 
-    /// The time at which each step begins.
-    pub fn times(&self) -> impl Iterator<Item = i64> {
-        let (start_s, step_s) = (self.start_s, self.step_s);
-        (0..self.steps as i64).map(move |step| start_s + step * step_s)
-    }
-
     /// The series, a value or a gap for each step.
     pub fn series(&self, aggregate: Aggregate) -> impl Iterator<Item = (&Key, Vec<Option<f64>>)> {
         let value = move |step: &Step| {

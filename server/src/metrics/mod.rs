@@ -14,6 +14,7 @@
 pub mod chunk;
 pub mod export;
 mod grid;
+mod promql;
 pub mod query;
 mod rates;
 mod rollup;
@@ -110,6 +111,11 @@ impl Metrics {
         Duration::from_secs(self.settings.interval_s)
     }
 
+    /// Whether there is a history here, and not at a Prometheus.
+    pub fn keeps(&self) -> bool {
+        self.settings.url.is_none()
+    }
+
     /// Takes in what was read of a node at `at_s` (seconds since the Unix epoch): it stands for the interval that begins there.
     /// `view` tells what is known of a domain; one that isn't known on this node is left out.
     pub fn take(
@@ -135,7 +141,7 @@ impl Metrics {
             }
             let whole = series::with_sums(point.clone());
             taken.usage.push((sample.domain, rates::usage(&whole, sample.power, now), sample.complete));
-            if !point.is_empty() {
+            if self.keeps() && !point.is_empty() {
                 state.heads.entry(sample.domain).or_default().push(at_s, &whole);
                 points.push((sample.domain, point));
             }

@@ -4,7 +4,9 @@ use super::{
     Metrics, Samples,
     chunk::unpack,
     grid::Grid,
+    promql,
     rollup::{COARSE_S, FINE_S},
+    series::Metric,
     writer::unpacked,
 };
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
 };
 use api::{
     Time,
-    metrics::{Aggregate, STEPS_MAX},
+    metrics::{Aggregate, STEPS_MAX, Series},
 };
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -58,7 +60,7 @@ pub fn range(metrics: &Metrics, start: Option<Time>, end: Option<Time>, step_s: 
         return Err(Error::field("start", why));
     }
     let age_s = now_s - start_s;
-    let (level, resolution_s) = if age_s <= hours(settings.raw_hours) {
+    let (level, resolution_s) = if settings.url.is_some() || age_s <= hours(settings.raw_hours) {
         (Level::Raw, interval_s)
     } else if age_s <= hours(settings.five_minute_days * 24) {
         (Level::Fine, FINE_S)
@@ -88,10 +90,20 @@ fn whole(seconds: i64, resolution_s: i64) -> i64 {
     seconds.div_euclid(resolution_s).saturating_add(i64::from(seconds % resolution_s != 0)).max(1) * resolution_s
 }
 
-/// What was measured.
-pub async fn query(metrics: &Metrics, vm: Uuid, range: Range) -> Result<Grid> {
-    let steps = (range.end_s - range.start_s + range.step_s - 1) / range.step_s;
-    let mut grid = Grid::new(range.start_s, range.step_s, usize::try_from(steps).unwrap_or(0));
+/// What was measured, by whoever keeps it.
+pub async fn query(metrics: &Metrics, vm: Uuid, range: Range, aggregate: Aggregate) -> Result<Vec<Series>> {
+    let mut series = match &metrics.settings.url {
+        Some(url) => promql::query(url, vm, range, aggregate).await?,
+        None => to_wire(&kept(metrics, vm, range).await?, aggregate),
+    };
+    // First those of the whole VM.
+    series.sort_by_key(|series| series.device.is_some());
+    Ok(series)
+}
+
+/// What Vmyard has kept.
+async fn kept(metrics: &Metrics, vm: Uuid, range: Range) -> Result<Grid> {
+    let mut grid = Grid::new(range.start_s, range.step_s, range.steps());
     // Memory first: what is written meanwhile is then there twice, and known by that.
     let (pending, head) = metrics.in_memory(vm);
     let mut raw_from_s = range.start_s;
@@ -122,21 +134,33 @@ async fn rolled_up(history: &History, vm: Uuid, range: Range, until_s: i64) -> R
     Ok(unpacked(chunks))
 }
 
-/// The series on the wire: first those of the whole VM.
-pub fn to_wire(grid: &Grid, aggregate: Aggregate) -> Vec<api::metrics::Series> {
-    let mut series: Vec<_> = grid
-        .series(aggregate)
-        .filter(|(_, values)| values.iter().any(Option::is_some))
+fn to_wire(grid: &Grid, aggregate: Aggregate) -> Vec<Series> {
+    let series = grid.series(aggregate).filter(|(_, values)| values.iter().any(Option::is_some));
+    series
         .map(|(key, values)| {
             let part = key.part.as_deref().map(str::to_owned);
             let is_source = matches!(part.as_deref(), Some(super::BALLOON | super::RSS));
             let (device, source) = if is_source { (None, part) } else { (part, None) };
-            let rounded = values.into_iter().map(|value| value.map(|value| (value * 100.0).round() / 100.0)).collect();
-            let metric = key.metric;
-            let (name, unit) = (metric.name().to_owned(), metric.unit().to_owned());
-            api::metrics::Series { name, unit, device, source, values: rounded }
+            wire(key.metric, device, source, values)
         })
-        .collect();
-    series.sort_by_key(|series| series.device.is_some());
-    series
+        .collect()
+}
+
+/// A series on the wire.
+pub(super) fn wire(metric: Metric, device: Option<String>, source: Option<String>, values: Vec<Option<f64>>) -> Series {
+    let values = values.into_iter().map(|value| value.map(|value| (value * 100.0).round() / 100.0)).collect();
+    Series { name: metric.name().to_owned(), unit: metric.unit().to_owned(), device, source, values }
+}
+
+impl Range {
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        usize::try_from((self.end_s - self.start_s + self.step_s - 1) / self.step_s).unwrap_or(0)
+    }
+
+    /// When each begins, in seconds since the Unix epoch.
+    pub fn times(&self) -> impl Iterator<Item = i64> {
+        let (start_s, step_s) = (self.start_s, self.step_s);
+        (0..self.steps() as i64).map(move |step| start_s + step * step_s)
+    }
 }

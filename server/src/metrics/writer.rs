@@ -252,8 +252,8 @@ mod tests {
         let end = Time::now().0 / 1000 / COARSE_S * COARSE_S;
         let range =
             query::range(metrics, Some(Time((end - hours * COARSE_S) * 1000)), Some(Time(end * 1000)), step_s).unwrap();
-        let grid = query::query(metrics, vm, range).await.unwrap();
-        (range.step_s, query::to_wire(&grid, aggregate).remove(0).values)
+        let mut series = query::query(metrics, vm, range, aggregate).await.unwrap();
+        (range.step_s, series.remove(0).values)
     }
 
     #[tokio::test]

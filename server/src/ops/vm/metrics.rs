@@ -19,13 +19,13 @@ pub async fn describe(context: Context, request: DescribeVmMetrics) -> Result<Vm
             hint: Some("call with \"history\": true for what was measured before".to_owned()),
         });
     }
-    let grid = query::query(metrics, id, range).await?;
+    let series = query::query(metrics, id, range, request.aggregate).await?;
     Ok(VmMetrics {
         vm: id,
         name: entry.name().to_owned(),
         step_s: range.step_s,
         resolution_s: range.resolution_s,
-        times: grid.times().map(|at_s| Time(at_s * 1000)).collect(),
-        series: query::to_wire(&grid, request.aggregate),
+        times: range.times().map(|at_s| Time(at_s * 1000)).collect(),
+        series,
     })
 }
