@@ -56,7 +56,7 @@ pub struct Parts {
     /// The copies of templates under way.
     pub copies: Copies,
     /// What VMs have used.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// What is tried again after a while.
     pub later: Later,
     /// The resets of credentials that wait for a boot.

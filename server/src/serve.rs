@@ -19,7 +19,7 @@ use crate::{
     task::{Tasks, hold, recover},
 };
 use axum::serve::ListenerExt;
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -128,7 +128,7 @@ async fn start(mut config: Config) -> Result<App> {
         index,
         events: sender,
         copies: Copies::default(),
-        metrics,
+        metrics: Arc::new(metrics),
         later: crate::later::Later::default(),
         credential_checks,
         consoles: console::Consoles::default(),
@@ -141,7 +141,7 @@ async fn start(mut config: Config) -> Result<App> {
     let left = hold(&app, left).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
     if app.metrics.keeps() {
-        tokio::spawn(metrics::write_for_ever(app.clone(), history_path, ticks));
+        tokio::spawn(metrics::write_for_ever(app.metrics.clone(), history_path, ticks));
     }
     tokio::spawn(reconcile::follow_events(app.clone(), events));
     tokio::spawn(reconcile::follow_nodes(app.clone(), added_nodes));

@@ -22,7 +22,7 @@ pub mod series;
 mod writer;
 
 pub use rates::{BALLOON, RSS};
-pub use writer::{close, open, write_for_ever};
+pub use writer::{close, open, write, write_for_ever};
 
 use crate::{
     Result,

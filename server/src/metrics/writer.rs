@@ -6,7 +6,7 @@ use super::{
     rollup::{COARSE_S, DAY_S, FINE_S, join, roll_up},
 };
 use crate::{
-    App, Error, Result,
+    Error, Result,
     store::{DAMAGED, History, Level, Tick},
     sync::lock,
 };
@@ -53,7 +53,7 @@ fn cause(error: &Error) -> String {
 }
 
 /// Runs for ever: writes what comes, and looks after the history.
-pub async fn write_for_ever(app: App, path: PathBuf, mut ticks: mpsc::Receiver<Option<Tick>>) {
+pub async fn write_for_ever(metrics: Arc<Metrics>, path: PathBuf, mut ticks: mpsc::Receiver<Option<Tick>>) {
     let mut troubled = false;
     let mut cared = Instant::now();
     loop {
@@ -62,11 +62,11 @@ pub async fn write_for_ever(app: App, path: PathBuf, mut ticks: mpsc::Receiver<O
             Ok(None) => return,
             Err(_) => None,
         };
-        let mut done = write(&app.metrics, tick, &path).await;
+        let mut done = write(&metrics, tick, &path).await;
         if done.is_ok() && cared.elapsed() >= CARE {
             cared = Instant::now();
-            app.metrics.pack_idle();
-            done = care(&app.metrics).await;
+            metrics.pack_idle();
+            done = care(&metrics).await;
         }
         match done {
             Ok(()) if troubled => {
@@ -81,7 +81,7 @@ pub async fn write_for_ever(app: App, path: PathBuf, mut ticks: mpsc::Receiver<O
                     troubled = true;
                 }
                 if matches!(error, Error::History { why: DAMAGED, .. }) {
-                    let_go(&app.metrics).await;
+                    let_go(&metrics).await;
                     match History::put_aside(&path) {
                         Ok(aside) => tracing::error!(put_aside = %aside.display(), "a new history of metrics begins"),
                         Err(error) => tracing::error!(cause = cause(&error), "the history of metrics stays damaged"),
@@ -105,7 +105,7 @@ async fn let_go(metrics: &Metrics) {
 }
 
 /// Writes a tick and what is packed; what can't be written waits for the next one.
-async fn write(metrics: &Metrics, tick: Option<Tick>, path: &Path) -> Result<()> {
+pub async fn write(metrics: &Metrics, tick: Option<Tick>, path: &Path) -> Result<()> {
     if let Some(history) = metrics.history()
         && !history.is_there()
     {

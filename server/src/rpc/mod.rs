@@ -274,7 +274,7 @@ mod tests {
             nodes: crate::nodes::Nodes::new(tokio::sync::mpsc::unbounded_channel().0),
             events: tokio::sync::mpsc::unbounded_channel().0,
             copies: crate::copies::Copies::default(),
-            metrics: crate::metrics::Metrics::begin(Default::default(), None).await.0,
+            metrics: std::sync::Arc::new(crate::metrics::Metrics::begin(Default::default(), None).await.0),
             later: crate::later::Later::default(),
             credential_checks: Default::default(),
             consoles: crate::console::Consoles::default(),
