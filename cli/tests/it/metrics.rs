@@ -521,3 +521,36 @@ fn a_prometheus_answers_instead() {
     assert!(!lab.dir.path.join("data/metrics.db").exists());
     assert!(lab.server.terminate());
 }
+
+#[test]
+fn a_clock_that_is_set_back_and_forth() {
+    let mut lab = Lab::with_settings(FAST);
+    let clock = lab.dir.path.join("clock");
+    fs::write(&clock, "+0").unwrap();
+    // The monotonic clock is left alone, as it is when a real one is set.
+    let env = [
+        ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    lab.server.kill_and_restart(&env);
+    let vm = lab.create("timeless").start();
+    let measured_at = |offset_s: i64| {
+        let start = Time(Time::now().0 + offset_s * 1000);
+        eventually(&format!("it is measured at {offset_s} s"), SOON, || {
+            let metrics = metrics(&vm, json!({"start": start, "end": Time(start.0 + 90_000), "step_s": 1}));
+            (known(&metrics, "cpu_percent") > 3).then_some(())
+        });
+    };
+    measured_at(0);
+    for offset_h in [-3, 2, 0] {
+        fs::write(&clock, format!("{offset_h:+}h")).unwrap();
+        measured_at(offset_h * 3600);
+    }
+    // What was measured when the clock was wrong has its wrong time, and what lies between is a gap.
+    let all = metrics(&vm, json!({"start": Time(Time::now().0 - 4 * 3_600_000), "step_s": 3600}));
+    let values = values(&all, "cpu_percent", None).unwrap();
+    assert!((2..=4).contains(&values.iter().filter(|value| value.is_number()).count()), "{values:?}");
+    assert!(!lab.server.log().contains("can't be written"), "{}", lab.server.log());
+}

@@ -152,7 +152,7 @@ impl Metrics {
         state.before.insert(node.to_owned(), after);
         let tick = (!points.is_empty()).then(|| Tick { at_s, data: pack_tick(&points) });
         let interval_s = self.settings.interval_s as i64;
-        pack_heads(&mut state, |id, head| is_full(id, head, interval_s));
+        pack_heads(&mut state, |id, head| head.count() >= CHUNK || is_turn(*id, at_s / interval_s.max(1)));
         drop(state);
         if let Some(tick) = tick {
             self.tell(Some(tick));
@@ -242,10 +242,10 @@ fn pack_heads(state: &mut State, is_full: impl Fn(&Uuid, &Head) -> bool) {
     }
 }
 
-/// Whether a VM's head is to be packed. Each has its turn, by its id, so that not all are packed at the same moment.
-fn is_full(id: &Uuid, head: &Head, interval_s: i64) -> bool {
-    let turn = (id.as_u128() % CHUNK as u128) as i64;
-    head.count() >= CHUNK || (head.last_s() / interval_s.max(1)) % CHUNK as i64 == turn
+/// Whether it is a VM's turn to be packed, by its id, so that not all are packed at the same moment. By the tick's number, not by the
+/// samples' times: the clock may have been set back.
+fn is_turn(id: Uuid, tick: i64) -> bool {
+    (id.as_u128() % CHUNK as u128) as i64 == tick.rem_euclid(CHUNK as i64)
 }
 
 /// As a tick keeps it: a VM's id and its values.
