@@ -98,3 +98,77 @@ fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
         listed(&|vms| vms.len() == 2 && vms[0]["memory_mib"] == 96 && vms[1]["name"] == vm.name)
     });
 }
+
+/// What a process has open, its threads, and its memory in MiB.
+fn holds(lab: &Lab) -> (usize, usize, u64) {
+    let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", lab.server.pid())).unwrap().count();
+    (count("fd"), count("task"), lab.server.memory_mib())
+}
+
+#[test]
+#[ignore = "a libvirtd that restarts for a minute: `make test-full`"]
+fn libvirtd_restarted_again_and_again_under_load() {
+    let lab = Lab::with_settings("\n[metrics]\ninterval_s = 1\n");
+    let vms: Vec<_> = (0..4).map(|_| lab.create("churn")).collect();
+    let restart = || {
+        lab.node.command("kill-libvirtd");
+        lab.node.command("start-libvirtd");
+    };
+    restart();
+    eventually("the node is back", Duration::from_secs(60), || {
+        (lab.ok("list-nodes", json!({}))["nodes"][0]["state"] == "up").then_some(())
+    });
+    let before = holds(&lab);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || over.load(std::sync::atomic::Ordering::SeqCst);
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for vm in &vms {
+            let (is_over, calls) = (&is_over, &calls);
+            scope.spawn(move || {
+                let mut turn = 0;
+                while !is_over() {
+                    let (method, body) = [
+                        ("start-vm", json!({"vm": vm.id})),
+                        ("describe-vm", json!({"vm": vm.id})),
+                        ("describe-vm-metrics", json!({"vm": vm.id, "history": true})),
+                        ("modify-vm-spec", json!({"vm": vm.id, "description": format!("turn {turn}")})),
+                        ("stop-vm", json!({"vm": vm.id, "force": true})),
+                    ][turn % 5]
+                        .clone();
+                    let answer = vm.lab.server.call(method, body);
+                    // Whatever libvirtd's death does to a call, its answer says so, and it is no fault of ours.
+                    assert!(answer.status != 500 && answer.status != 0, "{method}: {answer:?}");
+                    turn += 1;
+                    calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                }
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_secs(5));
+            restart();
+            let listed = Instant::now();
+            assert_eq!(lab.ok("list-vms", json!({}))["total"], 4);
+            assert!(listed.elapsed() < Duration::from_secs(2), "{:?}", listed.elapsed());
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    lab.wait_for_tasks();
+    // What is shown is what is there.
+    eventually("all is as libvirt says", Duration::from_secs(60), || {
+        let vms = lab.ok("list-vms", json!({}))["vms"].clone();
+        let same = vms.as_array().unwrap().iter().all(|vm| {
+            let told = lab.node.virsh(&["domstate", vm["domain"].as_str().unwrap()]);
+            told.replace("shut off", "shutoff") == vm["state"].as_str().unwrap() && vm["stale"] == false
+        });
+        same.then_some(())
+    });
+    let after = eventually("nothing is left open", Duration::from_secs(60), || {
+        let after = holds(&lab);
+        // Connections that are opened when they are needed may have been opened by now.
+        (after.0 <= before.0 + 40 && after.1 <= before.1 + 4).then_some(after)
+    });
+    println!("{} calls; files, threads and MiB: {before:?} before, {after:?} after", calls.into_inner());
+    assert!(after.2 < before.2 + 20, "{before:?} {after:?}");
+}
