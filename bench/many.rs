@@ -4,7 +4,7 @@ use crate::{
     lab::{Lab, Server, fleet::Fleet},
     table::{alone, timed, within},
 };
-use libvirt::Connect;
+use libvirt::{Connect, flags};
 use serde_json::{Value, json};
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -18,6 +18,8 @@ const CLIENTS: usize = 16;
 /// VMs of an idle server, and of the one whose memory is measured.
 const IDLE: usize = 100;
 const MEMORY: usize = 1_000;
+/// Turns of the reading of counters.
+const SAMPLES: usize = 21;
 const IDLE_FOR: Duration = Duration::from_secs(30);
 
 /// list-vms and describe-vm over a node of libvirt's test driver, scanned every other second, and one that is away.
@@ -111,6 +113,45 @@ pub fn idle(lab: &Lab, raw: &Connect, xml: &str) {
     std::thread::sleep(IDLE_FOR);
     let percent = (lab.server.cpu_time() - before).as_secs_f64() / IDLE_FOR.as_secs_f64() * 100.0;
     alone("CPU of the idle server, 100 VMs", &format!("{percent:.2} %"), "< 1 %", percent < 1.0);
+}
+
+/// What reading the counters of many QEMUs takes, beside the one call that it stands for.
+pub fn sampling() {
+    let lab = Lab::with_settings("\n[metrics]\ninterval_s = 1\n");
+    let raw = Connect::open(lab.node.uri()).unwrap();
+    let vms: Vec<_> = (0..IDLE).map(|_| lab.create_with("sampled", json!({"memory_mib": 64}))).collect();
+    for vm in &vms {
+        let domain = raw.domain_by_uuid(vm.id.parse::<uuid::Uuid>().unwrap().into_bytes()).unwrap();
+        // They are asked as if they ran, and take no CPU from what is measured.
+        domain.start(flags::START_PAUSED).unwrap();
+    }
+    let what = flags::STATS_STATE
+        | flags::STATS_CPU_TOTAL
+        | flags::STATS_VCPU
+        | flags::STATS_BALLOON
+        | flags::STATS_BLOCK
+        | flags::STATS_INTERFACE;
+    let scrape = || {
+        let request = reqwest::blocking::Client::new().get(format!("{}/metrics", lab.server.url));
+        let text = request.bearer_auth(&lab.server.token).send().unwrap().text().unwrap();
+        let line = text.lines().find(|line| line.starts_with("vmyard_sampler_duration_seconds{")).unwrap();
+        Duration::from_secs_f64(line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    std::thread::sleep(Duration::from_secs(5));
+    for _ in 0..SAMPLES {
+        theirs.push(timed(|| raw.domain_stats(what, flags::STATS_NOWAIT | flags::STATS_ONLY_ACTIVE).unwrap().len()).1);
+        std::thread::sleep(Duration::from_millis(1200));
+        ours.push(scrape());
+    }
+    crate::table::beside("counters of 100 QEMUs, and figures", ours, theirs, 1.3);
+    let before = lab.server.cpu_time();
+    std::thread::sleep(IDLE_FOR);
+    let tick = (lab.server.cpu_time() - before).as_secs_f64() * 1000.0 / IDLE_FOR.as_secs_f64();
+    alone("  the server's CPU, a tick of 100 QEMUs", &format!("{tick:.1} ms"), "", true);
+    for vm in vms {
+        vm.delete();
+    }
 }
 
 /// Many creates at once. Returns how many have failed.

@@ -36,6 +36,8 @@ fn main() -> ExitCode {
     many::idle(&lab, &raw, &xml);
     let failed = many::crowd(&lab);
     many::memory(&lab, &raw, &xml);
+    drop(lab);
+    many::sampling();
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

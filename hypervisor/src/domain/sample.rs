@@ -32,8 +32,7 @@ pub struct Sample {
     pub cpus_ns: Vec<(u32, u64)>,
     /// Its memory.
     pub memory: MemoryCounters,
-    /// Whether QEMU has answered: a domain that another call is about is passed over, and has neither disks nor balloon then. Of one
-    /// without disks nobody knows.
+    /// Whether QEMU has answered: a domain that another call is about is passed over, and has neither disks nor balloon then.
     pub complete: bool,
     /// Its disks and CD-ROM drives.
     pub disks: Vec<DiskCounters>,
@@ -135,7 +134,8 @@ fn sample(stats: &DomainStats, at: Instant) -> Sample {
     if cpus_ns.is_empty() {
         cpus_ns.extend(all_cpus_ns.map(|time| (ALL_CPUS, time)));
     }
-    let complete = !disks.is_empty() && disks.iter().all(|disk| disk.counts.is_some());
+    // Both are told only when QEMU could be asked.
+    let complete = memory.resident.is_some() || disks.iter().any(|disk| disk.counts.is_some());
     let domain = status(stats);
     Sample { domain: domain.uuid, run: stats.id, power: domain.power, at, cpus_ns, memory, complete, disks, nics }
 }
