@@ -76,7 +76,10 @@ pub async fn follow_nodes(app: App, mut added: mpsc::UnboundedReceiver<Member>) 
         let (scanned, app_) = (member.clone(), app.clone());
         tokio::spawn(async move { scanned.until_gone(scan_for_ever(app_, scanned.clone())).await });
         let (sampled, app_) = (member.clone(), app.clone());
-        tokio::spawn(async move { sampled.until_gone(sampler::sample_for_ever(app_, sampled.node.clone())).await });
+        tokio::spawn(async move {
+            sampled.until_gone(sampler::sample_for_ever(app_.clone(), sampled.node.clone())).await;
+            app_.metrics.forget_node(sampled.node.name());
+        });
         let (pools, app_) = (member.clone(), app.clone());
         tokio::spawn(async move {
             pools.until_gone(sampler::look_at_pools_for_ever(app_, pools.node.clone())).await;

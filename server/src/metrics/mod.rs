@@ -152,7 +152,10 @@ impl Metrics {
         state.before.insert(node.to_owned(), after);
         let tick = (!points.is_empty()).then(|| Tick { at_s, data: pack_tick(&points) });
         let interval_s = self.settings.interval_s as i64;
-        pack_heads(&mut state, |id, head| head.count() >= CHUNK || is_turn(*id, at_s / interval_s.max(1)));
+        // Those of other nodes have their sample of this moment before or after this.
+        let sampled: HashSet<Uuid> = taken.usage.iter().map(|(id, ..)| *id).collect();
+        let is_due = |id: &Uuid| sampled.contains(id) && is_turn(*id, at_s / interval_s.max(1));
+        pack_heads(&mut state, |id, head| head.count() >= CHUNK || is_due(id));
         drop(state);
         if let Some(tick) = tick {
             self.tell(Some(tick));
