@@ -88,6 +88,7 @@ fn config(args: Args) -> Result<Config, String> {
 }
 
 fn serve(config: Config, stop_at_eof: bool) -> Result<(), String> {
+    server::keep_memory_small();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("start the runtime: {error}"))?;
     let token = config.data_dir.join("admin.token");
     runtime.block_on(async {

@@ -26,3 +26,11 @@ pub use link::Status;
 pub use node::{Node, NodeConfig, VirtTypeSetting};
 pub use pauses::PauseWatch;
 pub use uri::NodeUri;
+
+/// Arenas of the C allocator.
+const ARENAS: u16 = 2;
+
+/// Keeps the memory of a process small that has many threads for nodes. To be called before there are threads.
+pub fn keep_memory_small() {
+    libvirt::limit_arenas(ARENAS);
+}

@@ -184,6 +184,8 @@ fn define_nat(connection: &Connect, name: &str) -> libvirt::Result<()> {
         let network = connection.define_network(&nat_xml(name, third))?;
         match network.start() {
             Ok(()) => return network.set_autostart(true),
+            // Somebody else was quicker. Undefined it would be gone when it stops.
+            Err(_) if network.is_active()? => return network.set_autostart(true),
             Err(error) => {
                 network.undefine()?;
                 third += 1;

@@ -14,6 +14,7 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("libvirt's unsigned long is taken for 64 bits");
 
+mod allocator;
 mod code;
 mod connect;
 mod connect_find;
@@ -40,6 +41,7 @@ mod stream_event;
 mod subscription;
 mod volume;
 
+pub use allocator::limit_arenas;
 pub use code::ErrorCode;
 pub use connect::{CloseReason, Connect, NodeInfo};
 pub use domain::{Domain, DomainInfo, DomainState};

@@ -47,3 +47,5 @@ pub use error::{Error, Result};
 pub use methods::table;
 pub use rpc::{MethodInfo, Table, openapi};
 pub use serve::serve;
+
+pub use hypervisor::keep_memory_small;

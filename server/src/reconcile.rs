@@ -148,8 +148,9 @@ async fn arrived(app: &App, name: &str) {
         tracing::error!(node = name, other, "is the same host as another node, and is left alone");
         return;
     }
-    prepare(app, &member).await;
+    // Its arrival may be told twice: what two make side by side, they could take from each other.
     let _alone = member.scanning.lock().await;
+    prepare(app, &member).await;
     scan_and_go_on(app, &member.node, Some(came_up)).await;
     let app = app.clone();
     tokio::spawn(async move { housekeeping::forget_gone(&app, &member.node).await });

@@ -161,8 +161,11 @@ fn an_agent_that_does_not_answer() {
     // It hangs while it works on it.
     broken(&vm, "exec sleep 300");
     unavailable(&vm, "fell silent meanwhile");
-    // It is there, and says nothing.
-    unavailable(&vm, "doesn't answer");
+    // It is there, and says nothing; on a busy machine the call before may not have got as far as that program.
+    crate::lab::eventually("it hangs", Duration::from_secs(100), || {
+        let problem = vm.err("reset-vm-password", reset.clone(), 409, "agent_unavailable");
+        problem["detail"].as_str()?.contains("doesn't answer").then_some(())
+    });
     vm.ok("stop-vm", json!({"force": true}));
     lab.ok("start-vm", json!({"vm": vm.id}));
     // It isn't there yet.

@@ -1,8 +1,9 @@
 //! Pools, networks and volumes: list-storage-pools, describe-storage-pool, list-networks, describe-network,
 //! list-volumes, describe-volume.
 
-use crate::lab::Lab;
+use crate::lab::{Lab, eventually};
 use serde_json::json;
+use std::time::Duration;
 
 #[test]
 fn pools_and_networks() {
@@ -29,6 +30,12 @@ fn pools_and_networks() {
 #[test]
 fn pools_and_networks_that_are_there_are_used_as_they_are() {
     let lab = Lab::own();
+    // Made once, and for good: it would be gone with its first stop if it were only started.
+    let info = eventually("the network is made", Duration::from_secs(60), || {
+        let info = lab.node.virsh(&["net-info", "default"]);
+        info.contains("Autostart:      yes").then_some(info)
+    });
+    assert!(info.contains("Persistent:     yes"), "{info}");
     lab.node.virsh(&["net-destroy", "default"]);
     let request = json!({"name": "a", "template": "tiny", "vcpus": 1, "memory_mib": 64});
     let problem = lab.err("create-vm", request.clone(), 409, "wrong_state");
