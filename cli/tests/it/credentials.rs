@@ -168,6 +168,6 @@ fn an_agent_that_does_not_answer() {
     });
     vm.ok("stop-vm", json!({"force": true}));
     lab.ok("start-vm", json!({"vm": vm.id}));
-    // It isn't there yet.
-    unavailable(&vm, "doesn't answer");
+    // It isn't there yet: it doesn't answer. A guest that has booted within that wait hangs in the broken program as before.
+    unavailable(&vm, "the guest agent of VM");
 }
