@@ -2,16 +2,14 @@
 //! libvirtd that dies in the middle, a QEMU that can't start.
 
 use crate::{
-    lab::{Directory, Lab, NodeProcess, Server, eventually, large_image, request, tiny},
+    lab::{
+        Lab, eventually, large_image, request, tiny,
+        trouble::{Clock, Cramped, in_mounts_of},
+    },
     random::register_blank,
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
-
-/// Runs a command in the mount namespace of a process.
-fn in_mounts_of(pid: &str, args: &[&str]) -> bool {
-    Command::new("nsenter").args(["-t", pid, "-m", "--"]).args(args).output().unwrap().status.success()
-}
 
 #[test]
 fn a_pool_that_is_full_in_the_middle() {
@@ -194,27 +192,12 @@ fn images_that_a_dead_libvirtd_left_open() {
 
 #[test]
 fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
-    let dir = Directory::new();
-    let node = NodeProcess::start(&dir.path.join("node"));
-    let small = dir.path.join("small");
-    fs::create_dir(&small).unwrap();
-    let path = small.to_str().unwrap();
-    let config = format!("database = \"sqlite://{path}/vmyard.db\"\n{}", node.config(""));
-    fs::write(dir.path.join("vmyard.toml"), config).unwrap();
-    // A file system of the server's own, gone with it.
-    let mount = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$@\"";
-    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, path];
-    let server = Server::start_within(&dir.path, &through, &[]);
-    let pid = server.pid().to_string();
-    let call = |method: &str, body: Value| server.call(method, body);
-    let ok = |method: &str, body: Value| {
-        let answer = call(method, body);
-        assert_eq!(answer.status, 200, "{method}: {answer:?}\n{}", server.log());
-        answer.body
-    };
+    let cramped = Cramped::start("2m", |node| format!("database = \"sqlite://SMALL/vmyard.db\"\n{node}"));
+    let call = |method: &str, body: Value| cramped.server.call(method, body);
+    let ok = |method: &str, body: Value| cramped.ok(method, body);
     ok("register-template", json!({"name": "tiny", "file": tiny()}));
     ok("create-vm", request("before", json!({})));
-    in_mounts_of(&pid, &["dd", "if=/dev/zero", &format!("of={path}/fill"), "bs=4k"]);
+    cramped.fill();
     // What is left in the journal's file may do for some more.
     let refused = (0..200).find_map(|number| {
         let answer = call("create-vm", request(&format!("vm-{number}"), json!({})));
@@ -225,12 +208,12 @@ fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
     assert!(refused.body["detail"].as_str().unwrap().contains("disk is full"), "{refused:?}");
     // What only asks is answered as before.
     ok("list-vms", json!({"limit": 1000}));
-    assert!(in_mounts_of(&pid, &["rm", &format!("{path}/fill")]));
+    cramped.free();
     // With room again everything goes on, and what was cut off is taken back.
     eventually("nothing is half-made", Duration::from_secs(30), || {
         let vms = call("list-vms", json!({"limit": 1000})).body;
         let all_whole = vms["vms"].as_array()?.iter().all(|vm| vm["state"] == "shutoff");
-        let domains = node.virsh(&["list", "--all", "--name"]).lines().filter(|line| !line.is_empty()).count();
+        let domains = cramped.node.virsh(&["list", "--all", "--name"]).lines().filter(|line| !line.is_empty()).count();
         let open = call("list-tasks", json!({"state": "unwinding"})).body["total"].as_u64()?
             + call("list-tasks", json!({"state": "running"})).body["total"].as_u64()?;
         (all_whole && open == 0 && vms["total"].as_u64()? == domains as u64).then_some(())
@@ -240,13 +223,14 @@ fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
     for vm in vms.as_array().unwrap() {
         ok("delete-vm", json!({"vm": vm["id"]}));
     }
+    let Cramped { server, node: _node, dir, path } = cramped;
     drop(server);
 
     // One that can't be written from the start: the server says so and ends.
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private", "sh", "-c"])
         .arg("mount -t tmpfs -o ro none \"$0\" && exec \"$@\"")
-        .args([path, env!("CARGO_BIN_EXE_vmyard"), "serve", "--listen", "127.0.0.1:0", "--config"])
+        .args([&path, env!("CARGO_BIN_EXE_vmyard"), "serve", "--listen", "127.0.0.1:0", "--config"])
         .arg(dir.path.join("vmyard.toml"))
         .arg("--data-dir")
         .arg(dir.path.join("data"))
@@ -258,22 +242,11 @@ fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
 
 #[test]
 fn a_clock_that_is_set_back() {
-    let lab = Lab::own();
-    let dir = &lab.dir.path;
-    let clock = dir.join("clock");
-    fs::write(&clock, "+0").unwrap();
-    // libfaketime reads the file at each look at the clock; the monotonic clock is left alone, as it is when a real one
-    // is set back.
-    let env = [
-        ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let mut lab = lab;
-    lab.server.kill_and_restart(&env);
+    let mut lab = Lab::own();
+    let clock = Clock::new(&lab.dir.path);
+    lab.server.kill_and_restart(&clock.env());
     let first = lab.ok("create-vm", request("first", json!({"client_token": "t"})));
-    fs::write(&clock, "-3h").unwrap();
+    clock.set("-3h");
     let second = lab.ok("create-vm", request("second", json!({"start": true})));
     let at = |vm: &Value| vm["created_at"].as_str().unwrap().to_owned();
     assert!(at(&second) < at(&first), "the clock was not set back: {second}");
@@ -283,12 +256,12 @@ fn a_clock_that_is_set_back() {
     assert_eq!(lab.ok("stop-vm", json!({"vm": "second", "force": true}))["vm"]["state"], "shutoff");
     assert_eq!(lab.ok("list-tasks", json!({}))["total"], 4);
     // A server that dies and comes back before it was started, as far as the clock goes, takes everything up.
-    let crash = [&env[..], &[("VMYARD_CRASH_AT", "define-domain:after")]].concat();
+    let crash = [&clock.env()[..], &[("VMYARD_CRASH_AT", "define-domain:after")]].concat();
     lab.server.kill_and_restart(&crash);
-    fs::write(&clock, "-6h").unwrap();
+    clock.set("-6h");
     assert_eq!(lab.server.call("create-vm", request("third", json!({}))).status, 0);
-    fs::write(&clock, "-9h").unwrap();
-    lab.server.kill_and_restart(&env);
+    clock.set("-9h");
+    lab.server.kill_and_restart(&clock.env());
     assert_eq!(lab.ok("list-vms", json!({}))["total"], 2);
     lab.ok("create-token", json!({"name": "t", "role": "viewer"}));
     for vm in ["first", "second"] {

@@ -241,13 +241,7 @@ fn a_start_that_fails_leaves_the_vm_off_and_says_why() {
 fn a_hung_qemu_costs_only_its_own_vm() {
     let lab = Lab::own();
     let hung = lab.create("hung").start();
-    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&command).into_owned();
-        (command.contains("qemu-system") && command.contains(&hung.id))
-            .then(|| entry.file_name().into_string().unwrap())
-    });
-    let pid = pid.expect("its QEMU");
+    let pid = hung.qemu();
     let signal =
         |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");

@@ -1,7 +1,10 @@
 //! What VMs have used: figures beside what was counted elsewhere, bad input, and a history that outlives faults.
 
 use crate::access::token;
-use crate::lab::{Directory, Lab, NodeProcess, Server, TestVm, cached, eventually, request, tiny};
+use crate::lab::{
+    Lab, TestVm, cached, eventually, request, tiny,
+    trouble::{Clock, Cramped},
+};
 use api::Time;
 use serde_json::{Value, json};
 use std::{fs, process::Command, time::Duration};
@@ -72,15 +75,6 @@ fn cpu_time(pid: &str) -> f64 {
     ticks / 100.0
 }
 
-fn qemu(vm: &TestVm<'_>) -> String {
-    let pid = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let command = fs::read(entry.path().join("cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&command).into_owned();
-        (command.contains("qemu-system") && command.contains(&vm.id)).then(|| entry.file_name().into_string().unwrap())
-    });
-    pid.expect("its QEMU")
-}
-
 #[test]
 fn figures_are_what_was_counted() {
     let lab = Lab::with_settings(FAST);
@@ -95,7 +89,7 @@ fn figures_are_what_was_counted() {
         values(&metrics, "disk_write_iops", Some("vdb"))?.last()?.is_number().then_some(())
     });
     let gateway = vm.run("ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'");
-    let pid = qemu(&vm);
+    let pid = vm.qemu();
     let net = |name: &str| numbers(&vm, &format!("/sys/class/net/eth0/statistics/{name}"))[0];
     let nets = ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets"];
 
@@ -220,7 +214,7 @@ fn a_hung_qemu_keeps_no_other_from_being_measured() {
         (known(&metrics(&hung, json!({})), "cpu_percent") > 0 && known(&metrics(&other, json!({})), "cpu_percent") > 0)
             .then_some(())
     });
-    let pid = qemu(&hung);
+    let pid = hung.qemu();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
     eventually("its row says that it is stale", SOON, || is_stale(&hung).then_some(()));
@@ -298,28 +292,11 @@ fn a_history_that_is_damaged_or_deleted_begins_anew() {
 
 #[test]
 fn a_full_disk_costs_no_more_than_history() {
-    let dir = Directory::new();
-    let node = NodeProcess::start(&dir.path.join("node"));
-    let small = dir.path.join("small");
-    fs::create_dir(&small).unwrap();
-    let path = small.to_str().unwrap();
-    let config = format!("{}\n[metrics]\ninterval_s = 1\nfile = \"{path}/metrics.db\"\n", node.config(""));
-    fs::write(dir.path.join("vmyard.toml"), config).unwrap();
-    // A file system of the server's own, gone with it.
-    let mount = "mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"";
-    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, path];
-    let server = Server::start_within(&dir.path, &through, &[]);
-    let inside = |args: &[&str]| {
-        let pid = server.pid().to_string();
-        Command::new("nsenter").args(["-t", &pid, "-m"]).args(args).output().unwrap().status.success()
-    };
-    let ok = |method: &str, body: Value| {
-        let answer = server.call(method, body);
-        assert_eq!(answer.status, 200, "{method}: {answer:?}\n{}", server.log());
-        answer.body
-    };
+    let cramped =
+        Cramped::start("1m", |node| format!("{node}\n[metrics]\ninterval_s = 1\nfile = \"SMALL/metrics.db\"\n"));
+    let (server, ok) = (&cramped.server, |method: &str, body: Value| cramped.ok(method, body));
     ok("register-template", json!({"name": "tiny", "file": tiny()}));
-    inside(&["dd", "if=/dev/zero", &format!("of={path}/fill"), "bs=4k"]);
+    cramped.fill();
     ok("create-vm", request("goes-on", json!({"start": true})));
     let start = Time::now();
     eventually("it is noticed", SOON, || server.log().contains("history of metrics can't be written").then_some(()));
@@ -335,7 +312,7 @@ fn a_full_disk_costs_no_more_than_history() {
     });
     ok("stop-vm", json!({"vm": "goes-on", "force": true}));
     ok("start-vm", json!({"vm": "goes-on"}));
-    assert!(inside(&["rm", &format!("{path}/fill")]));
+    cramped.free();
     eventually("it is written again", SOON, || server.log().contains("is written again").then_some(()));
     ok("stop-vm", json!({"vm": "goes-on", "force": true}));
     ok("delete-vm", json!({"vm": "goes-on"}));
@@ -525,16 +502,8 @@ fn a_prometheus_answers_instead() {
 #[test]
 fn a_clock_that_is_set_back_and_forth() {
     let mut lab = Lab::with_settings(FAST);
-    let clock = lab.dir.path.join("clock");
-    fs::write(&clock, "+0").unwrap();
-    // The monotonic clock is left alone, as it is when a real one is set.
-    let env = [
-        ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    lab.server.kill_and_restart(&env);
+    let clock = Clock::new(&lab.dir.path);
+    lab.server.kill_and_restart(&clock.env());
     let vm = lab.create("timeless").start();
     let measured_at = |offset_s: i64| {
         let start = Time(Time::now().0 + offset_s * 1000);
@@ -545,7 +514,7 @@ fn a_clock_that_is_set_back_and_forth() {
     };
     measured_at(0);
     for offset_h in [-3, 2, 0] {
-        fs::write(&clock, format!("{offset_h:+}h")).unwrap();
+        clock.set(&format!("{offset_h:+}h"));
         measured_at(offset_h * 3600);
     }
     // What was measured when the clock was wrong has its wrong time, and what lies between is a gap.

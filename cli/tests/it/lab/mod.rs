@@ -14,6 +14,9 @@ pub mod login;
 mod node;
 pub mod server;
 mod socket;
+// The bench has no use for it.
+#[allow(dead_code)]
+pub mod trouble;
 mod vm;
 
 pub use node::NodeProcess;

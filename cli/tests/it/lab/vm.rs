@@ -47,6 +47,12 @@ impl<'a> TestVm<'a> {
         self
     }
 
+    /// The process id of its QEMU.
+    #[track_caller]
+    pub fn qemu(&self) -> String {
+        super::trouble::qemus(&[&self.id]).pop().expect("its QEMU")
+    }
+
     /// Waits until the guest says that it is ready.
     #[track_caller]
     pub fn ready(self) -> TestVm<'a> {

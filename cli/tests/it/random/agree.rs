@@ -4,11 +4,10 @@ use super::{
     Stage,
     model::{Op, Says, State},
 };
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, eventually, trouble};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     time::Duration,
 };
 
@@ -187,13 +186,5 @@ fn counts_agree(lab: &Lab, vms: &[Value]) {
 
 /// The QEMUs on the lab's node, by their process ids.
 fn qemus(lab: &Lab) -> Vec<String> {
-    let ours = lab.node.dir.display().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let is_ours = |pid: &String| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.split('\0').next().is_some_and(|program| program.contains("qemu-system")) && line.contains(&ours)
-    };
-    let pids = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(is_ours).collect()
+    trouble::qemus(&[&lab.node.dir.display().to_string()])
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually},
+    lab::{Lab, eventually, trouble},
     random::register_blank,
     snapshots, volumes,
 };
@@ -237,13 +237,7 @@ impl Scene<'_> {
     /// The process id of the VM's QEMU.
     pub fn qemu(&self) -> Option<String> {
         let (mark, dir) = (format!("guest={}", self.domain), self.lab.node.dir.display().to_string());
-        let is_it = |pid: &String| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            line.contains("qemu-system") && line.contains(&mark) && line.contains(&dir)
-        };
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        processes.filter_map(|entry| entry.file_name().into_string().ok()).find(is_it)
+        trouble::qemus(&[&mark, &dir]).pop()
     }
 
     /// How many images there are in the pool.
