@@ -4,14 +4,11 @@ use crate::{
     client::{Client, to_json},
     complete,
     failure::Failure,
-    human,
+    human, lists,
     output::{Output, print},
     table::{self, Cell::Field, Cell::Made, Column},
 };
-use api::{
-    Rpc,
-    vm::{ListVms, Usage, VmState},
-};
+use api::vm::{ListVms, Usage, VmState};
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 use std::{cmp::Ordering, io::IsTerminal, time::Duration};
@@ -87,26 +84,12 @@ pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
     }
 }
 
-/// All VMs that run, page by page.
+/// All VMs that run.
 fn running(client: &Client, node: Option<&str>) -> Result<Vec<Value>, Failure> {
-    let mut vms = Vec::new();
-    let mut cursor = None;
-    loop {
-        let request = ListVms {
-            state: Some(VmState::Running),
-            node: node.map(str::to_owned),
-            usage: true,
-            limit: Some(1000),
-            cursor,
-            ..ListVms::default()
-        };
-        let mut page = client.call_json(ListVms::NAME, &to_json(&request)?)?;
-        vms.extend(page["vms"].as_array_mut().map(std::mem::take).unwrap_or_default());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => return Ok(vms),
-        }
-    }
+    let (state, node) = (Some(VmState::Running), node.map(str::to_owned));
+    let request = to_json(&ListVms { state, node, usage: true, ..ListVms::default() })?;
+    let mut all = lists::all(client, &super::KIND, request, None)?;
+    Ok(all["vms"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
 fn used(row: &Value, order: Order) -> f64 {
