@@ -9,7 +9,7 @@
 mod table;
 
 use api::metrics::Aggregate;
-use hypervisor::domain::{DiskCounters, DomainView, MemoryCounters, NicCounters, Power, Sample};
+use hypervisor::domain::{DeviceCounters, DomainView, MemoryCounters, Power, Sample};
 use server::{
     config::MetricsSettings,
     metrics::{self, Metrics, query},
@@ -67,7 +67,7 @@ impl Domains {
             Arc::new(DomainView::parse(&xml).unwrap())
         };
         let views: Vec<_> = (0..count).map(view).collect();
-        let disk = |device: &str| DiskCounters { device: device.to_owned(), counts: Some([0; 4]) };
+        let disk = |device: &str| DeviceCounters { device: device.to_owned(), counts: Some([0; 4]) };
         let sample = |(number, view): (usize, &Arc<DomainView>)| Sample {
             domain: view.uuid,
             run: 1,
@@ -83,7 +83,7 @@ impl Domains {
             },
             complete: true,
             disks: vec![disk("vda"), disk("sda")],
-            nics: vec![NicCounters { device: format!("vnet{number}"), counts: [0; 4] }],
+            nics: vec![DeviceCounters { device: format!("vnet{number}"), counts: Some([0; 4]) }],
         };
         let samples = views.iter().enumerate().map(sample).collect();
         Domains { views, samples, random: 1 }
@@ -106,15 +106,11 @@ impl Domains {
             sample.memory.usable = Some((1 << 20) + self.any(1 << 14));
             sample.memory.told_at = told_at_s.try_into().ok();
             // Three of four disks and interfaces do something.
-            if self.any(4) > 0 {
-                let counts = sample.disks[0].counts.as_mut().unwrap();
-                for count in counts.iter_mut() {
-                    *count += self.random >> 50;
-                }
-            }
-            if self.any(4) > 0 {
-                for count in &mut sample.nics[0].counts {
-                    *count += self.random >> 48;
+            for (device, scale) in [(&mut sample.disks[0], 50), (&mut sample.nics[0], 48)] {
+                if self.any(4) > 0 {
+                    for count in device.counts.iter_mut().flatten() {
+                        *count += self.random >> scale;
+                    }
                 }
             }
         }

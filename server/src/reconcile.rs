@@ -73,25 +73,26 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
 /// Runs for ever: looks after each node that is added, until it is taken away.
 pub async fn follow_nodes(app: App, mut added: mpsc::UnboundedReceiver<Member>) {
     while let Some(member) = added.recv().await {
-        let (scanned, app_) = (member.clone(), app.clone());
-        tokio::spawn(async move { scanned.until_gone(scan_for_ever(app_, scanned.clone())).await });
+        look_after(&member, scan_for_ever(app.clone(), member.clone()));
+        look_after(&member, sampler::look_at_pools_for_ever(app.clone(), member.node.clone()));
+        look_after(&member, ask_agents_for_ever(app.clone(), member.node.clone()));
         let (sampled, app_) = (member.clone(), app.clone());
         tokio::spawn(async move {
             sampled.until_gone(sampler::sample_for_ever(app_.clone(), sampled.node.clone())).await;
             app_.metrics.forget_node(sampled.node.name());
         });
-        let (pools, app_) = (member.clone(), app.clone());
-        tokio::spawn(async move {
-            pools.until_gone(sampler::look_at_pools_for_ever(app_, pools.node.clone())).await;
-        });
-        let (asked, app_) = (member.clone(), app.clone());
-        tokio::spawn(async move { asked.until_gone(ask_agents_for_ever(app_, asked.node.clone())).await });
         // That it came up may have been told before it was known.
         if member.node.status().0 == Status::Up {
             let app = app.clone();
             tokio::spawn(async move { arrived(&app, member.node.name()).await });
         }
     }
+}
+
+/// Starts work on a node that ends with it.
+fn look_after(member: &Member, work: impl Future<Output = ()> + Send + 'static) {
+    let member = member.clone();
+    tokio::spawn(async move { member.until_gone(work).await });
 }
 
 /// Runs for ever: scans a node and goes on with its deletions. A node that is slow delays only its own rows.

@@ -39,7 +39,7 @@ pub use modify::{Before, Labels, Plugged, preview};
 pub use nics::{DomainNics, NicChange};
 pub use ops::{Address, AddressSource, DomainStatus, DomainText, Power};
 pub use resize::{Headroom, Sizes};
-pub use sample::{ALL_CPUS, DiskCounters, MemoryCounters, NicCounters, Sample};
+pub use sample::{ALL_CPUS, DeviceCounters, MemoryCounters, Sample};
 pub use serial::{SerialInput, SerialLine};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{AtNextStart, DiskView, DomainView, NicView};

@@ -35,9 +35,9 @@ pub struct Sample {
     /// Whether QEMU has answered: a domain that another call is about is passed over, and has neither disks nor balloon then.
     pub complete: bool,
     /// Its disks and CD-ROM drives.
-    pub disks: Vec<DiskCounters>,
+    pub disks: Vec<DeviceCounters>,
     /// Its interfaces, as far as they have a device on the node.
-    pub nics: Vec<NicCounters>,
+    pub nics: Vec<DeviceCounters>,
 }
 
 /// A domain's memory, in KiB.
@@ -55,23 +55,20 @@ pub struct MemoryCounters {
     pub resident: Option<u64>,
 }
 
-/// What went through a disk.
+/// What went through a disk or an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DiskCounters {
-    /// The device's name: `vda`.
+pub struct DeviceCounters {
+    /// The device's name: a disk's as its definition has it (`vda`), an interface's on the node (`vnet3`).
     pub device: String,
-    /// Read requests, bytes read, write requests, bytes written; `None` where QEMU wasn't asked.
+    /// Of a disk: read requests, bytes read, write requests, bytes written. Of an interface, as the guest sees it: bytes and packets
+    /// received, bytes and packets sent. `None` where QEMU wasn't asked.
     pub counts: Option<[u64; 4]>,
 }
 
-/// What went through an interface, as the guest sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NicCounters {
-    /// Its device on the node: `vnet3`.
-    pub device: String,
-    /// Bytes and packets received, bytes and packets sent.
-    pub counts: [u64; 4],
-}
+/// libvirt's names for a disk's counts.
+const OF_DISKS: [&str; 4] = ["rd.reqs", "rd.bytes", "wr.reqs", "wr.bytes"];
+/// libvirt's names for an interface's counts.
+const OF_NICS: [&str; 4] = ["rx.bytes", "rx.pkts", "tx.bytes", "tx.pkts"];
 
 impl Node {
     /// What the domains that are on have used, by one call; with how many are known to be there (for the deadline). A domain that
@@ -110,7 +107,7 @@ impl Node {
 fn sample(stats: &DomainStats, at: Instant) -> Sample {
     let mut memory = MemoryCounters::default();
     let (mut cpus_ns, mut all_cpus_ns) = (Vec::new(), None);
-    let (mut disks, mut nics): (Vec<DiskCounters>, Vec<NicCounters>) = (Vec::new(), Vec::new());
+    let (mut disks, mut nics) = (Vec::new(), Vec::new());
     for (name, value) in &stats.params {
         let mut parts = name.splitn(3, '.');
         let (Some(group), Some(second)) = (parts.next(), parts.next()) else { continue };
@@ -126,8 +123,8 @@ fn sample(stats: &DomainStats, at: Instant) -> Sample {
                 "rss" => memory.resident = number,
                 _ => {}
             },
-            ("block", Ok(_)) => disk(&mut disks, third, value),
-            ("net", Ok(_)) => nic(&mut nics, third, value),
+            ("block", Ok(_)) => count(&mut disks, OF_DISKS, third, value),
+            ("net", Ok(_)) => count(&mut nics, OF_NICS, third, value),
             _ => {}
         }
     }
@@ -140,40 +137,16 @@ fn sample(stats: &DomainStats, at: Instant) -> Sample {
     Sample { domain: domain.uuid, run: stats.id, power: domain.power, at, cpus_ns, memory, complete, disks, nics }
 }
 
-/// Takes in a value of a disk; its name comes first.
-fn disk(disks: &mut Vec<DiskCounters>, name: &str, value: &Value) {
+/// Takes in a value of a device; its name comes first.
+fn count(devices: &mut Vec<DeviceCounters>, names: [&str; 4], name: &str, value: &Value) {
     if name == "name" {
         let device = value.as_str().unwrap_or_default().to_owned();
-        disks.push(DiskCounters { device, counts: None });
+        devices.push(DeviceCounters { device, counts: None });
         return;
     }
-    let place = match name {
-        "rd.reqs" => 0,
-        "rd.bytes" => 1,
-        "wr.reqs" => 2,
-        "wr.bytes" => 3,
-        _ => return,
-    };
-    if let (Some(disk), Some(count)) = (disks.last_mut(), value.as_u64()) {
-        disk.counts.get_or_insert_default()[place] = count;
-    }
-}
-
-/// Takes in a value of an interface; its name comes first.
-fn nic(nics: &mut Vec<NicCounters>, name: &str, value: &Value) {
-    if name == "name" {
-        nics.push(NicCounters { device: value.as_str().unwrap_or_default().to_owned(), counts: [0; 4] });
-        return;
-    }
-    let place = match name {
-        "rx.bytes" => 0,
-        "rx.pkts" => 1,
-        "tx.bytes" => 2,
-        "tx.pkts" => 3,
-        _ => return,
-    };
-    if let (Some(nic), Some(count)) = (nics.last_mut(), value.as_u64()) {
-        nic.counts[place] = count;
+    let place = names.iter().position(|known| *known == name);
+    if let (Some(place), Some(device), Some(count)) = (place, devices.last_mut(), value.as_u64()) {
+        device.counts.get_or_insert_default()[place] = count;
     }
 }
 
@@ -224,9 +197,9 @@ mod tests {
         assert_eq!((sample.run, sample.power, sample.complete), (3, Power::Running, true));
         assert_eq!(sample.cpus_ns, [(0, 20), (1, 10)]);
         assert_eq!(sample.memory.usable, Some(60_000));
-        assert_eq!(sample.disks[0], DiskCounters { device: "vda".to_owned(), counts: Some([5, 6, 7, 8]) });
+        assert_eq!(sample.disks[0], DeviceCounters { device: "vda".to_owned(), counts: Some([5, 6, 7, 8]) });
         assert_eq!(sample.disks[1].counts, Some([0; 4]));
-        assert_eq!(sample.nics, [NicCounters { device: "vnet0".to_owned(), counts: [1, 2, 3, 4] }]);
+        assert_eq!(sample.nics, [DeviceCounters { device: "vnet0".to_owned(), counts: Some([1, 2, 3, 4]) }]);
     }
 
     #[test]

@@ -2,22 +2,21 @@
 //!
 //! It is made anew at each request, of what is there at that moment: the series of a VM go with it.
 
-use super::Metrics;
-use crate::{App, index::Entry, sync::lock};
+use super::{Metrics, rates};
+use crate::{App, admission, index::Entry, sync::lock};
 use api::Time;
 use hypervisor::{Status, domain::Sample, storage::PoolView};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text},
     metrics::{
-        counter::ConstCounter,
+        MetricType,
         family::Family,
-        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// How long requests took, by method.
@@ -53,7 +52,7 @@ type Labels = Vec<(&'static str, String)>;
 struct Figure {
     name: &'static str,
     help: &'static str,
-    counter: bool,
+    kind: MetricType,
     rows: Vec<(Labels, f64)>,
 }
 
@@ -66,17 +65,12 @@ struct Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for figure in self.figures.iter().filter(|figure| !figure.rows.is_empty()) {
-            if figure.counter {
-                let kind = ConstCounter::new(0.0).metric_type();
-                let mut metric = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
-                for (labels, value) in &figure.rows {
-                    ConstCounter::new(*value).encode(metric.encode_family(labels)?)?;
-                }
-            } else {
-                let kind = ConstGauge::new(0.0).metric_type();
-                let mut metric = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
-                for (labels, value) in &figure.rows {
-                    ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
+            let mut metric = encoder.encode_descriptor(figure.name, figure.help, None, figure.kind)?;
+            for (labels, value) in &figure.rows {
+                let mut row = metric.encode_family(labels)?;
+                match figure.kind {
+                    MetricType::Counter => row.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                    _ => row.encode_gauge(value)?,
                 }
             }
         }
@@ -106,18 +100,18 @@ pub async fn export(app: &App) -> crate::Result<String> {
 struct Figures(BTreeMap<&'static str, Figure>);
 
 impl Figures {
-    fn put(&mut self, name: &'static str, help: &'static str, counter: bool, labels: Labels, value: f64) {
-        let figure = self.0.entry(name).or_insert_with(|| Figure { name, help, counter, rows: Vec::new() });
+    fn put(&mut self, name: &'static str, help: &'static str, kind: MetricType, labels: Labels, value: f64) {
+        let figure = self.0.entry(name).or_insert_with(|| Figure { name, help, kind, rows: Vec::new() });
         figure.rows.push((labels, value));
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels, value: f64) {
-        self.put(name, help, false, labels, value);
+        self.put(name, help, MetricType::Gauge, labels, value);
     }
 
     /// Its name gets `_total` at its end.
     fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels, value: f64) {
-        self.put(name, help, true, labels, value);
+        self.put(name, help, MetricType::Counter, labels, value);
     }
 }
 
@@ -126,14 +120,14 @@ fn with(labels: &Labels, more: &[(&'static str, &str)]) -> Labels {
 }
 
 fn vms(app: &App, out: &mut Figures) {
-    let samples: BTreeMap<Uuid, Sample> = app.metrics.last_samples();
+    let samples: BTreeMap<Uuid, Arc<Sample>> = app.metrics.last_samples();
     app.index.each(|id, entry| {
         let labels = vec![("vm", id.to_string()), ("name", entry.name().to_owned()), ("node", entry.node.clone())];
-        vm(id, entry, &labels, samples.get(&id), out);
+        vm(entry, &labels, samples.get(&id).map(Arc::as_ref), out);
     });
 }
 
-fn vm(id: Uuid, entry: &Entry, labels: &Labels, sample: Option<&Sample>, out: &mut Figures) {
+fn vm(entry: &Entry, labels: &Labels, sample: Option<&Sample>, out: &mut Figures) {
     let state = entry.state().as_str();
     out.gauge("vmyard_vm_state", "1, with the state as a label", with(labels, &[("state", state)]), 1.0);
     let Some(seen) = &entry.seen else { return };
@@ -147,35 +141,27 @@ fn vm(id: Uuid, entry: &Entry, labels: &Labels, sample: Option<&Sample>, out: &m
         let help = "Memory in use, as the guest's balloon driver or QEMU's resident size tells";
         out.gauge("vmyard_vm_memory_used_bytes", help, with(labels, &[("source", source)]), mib(used));
     }
-    let Some(sample) = sample.filter(|sample| sample.domain == id) else { return };
+    let Some(sample) = sample else { return };
     let nanoseconds: u64 = sample.cpus_ns.iter().map(|(_, time)| time).sum();
     out.counter("vmyard_vm_cpu_seconds", "CPU time of the virtual CPUs", labels.clone(), nanoseconds as f64 / 1e9);
-    let is_disk = |device: &str| view.disks.iter().any(|disk| disk.target == device && !disk.cdrom);
-    for disk in sample.disks.iter().filter(|disk| is_disk(&disk.device)) {
-        let Some(counts) = disk.counts else { continue };
-        let labels = with(labels, &[("device", &disk.device)]);
-        for ((name, help), count) in OF_DISKS.into_iter().zip(counts) {
-            out.counter(name, help, labels.clone(), count as f64);
-        }
-    }
-    for nic in &sample.nics {
-        let known = view.nics.iter().find(|known| known.device.as_deref() == Some(nic.device.as_str()));
-        let Some(known) = known else { continue };
-        let labels = with(labels, &[("device", &known.mac)]);
-        for ((name, help), count) in OF_NICS.into_iter().zip(nic.counts) {
+    let disks = rates::disks(sample, view).map(|(name, disk)| (name, disk, OF_DISKS));
+    let nics = rates::nics(sample, view).map(|(name, nic)| (name, nic, OF_NICS));
+    for (device, counters, figures) in disks.chain(nics) {
+        let labels = with(labels, &[("device", device)]);
+        for ((name, help), count) in figures.into_iter().zip(counters.counts.into_iter().flatten()) {
             out.counter(name, help, labels.clone(), count as f64);
         }
     }
 }
 
-/// In the order of [`hypervisor::domain::DiskCounters::counts`].
+/// In the order of [`hypervisor::domain::DeviceCounters::counts`].
 const OF_DISKS: [(&str, &str); 4] = [
     ("vmyard_vm_disk_reads", "Read requests"),
     ("vmyard_vm_disk_read_bytes", "Bytes read"),
     ("vmyard_vm_disk_writes", "Write requests"),
     ("vmyard_vm_disk_written_bytes", "Bytes written"),
 ];
-/// In the order of [`hypervisor::domain::NicCounters::counts`].
+/// In the order of [`hypervisor::domain::DeviceCounters::counts`].
 const OF_NICS: [(&str, &str); 4] = [
     ("vmyard_vm_net_received_bytes", "Bytes that the guest received"),
     ("vmyard_vm_net_received_packets", "Packets that the guest received"),
@@ -201,16 +187,13 @@ fn nodes(app: &App, out: &mut Figures) {
             let bytes = facts.memory_mib as f64 * 1_048_576.0;
             out.gauge("vmyard_node_memory_bytes", "Memory of the node", labels.clone(), bytes);
         }
-        let (mut vcpus, mut memory_mib) = (0, 0);
-        app.index.each(|_, entry| {
-            if let Some((cpus, mib)) = entry.reserves().filter(|_| entry.node == node.name()) {
-                (vcpus, memory_mib) = (vcpus + cpus, memory_mib + mib);
-            }
-        });
-        let help = "Virtual CPUs of the VMs that are on";
-        out.gauge("vmyard_node_reserved_vcpus", help, labels.clone(), vcpus.into());
-        let help = "Memory of the VMs that are on";
-        out.gauge("vmyard_node_reserved_memory_bytes", help, labels.clone(), memory_mib as f64 * 1_048_576.0);
+        if let Ok(room) = admission::room(app, node) {
+            let help = "Virtual CPUs of the VMs that are on or about to be";
+            out.gauge("vmyard_node_reserved_vcpus", help, labels.clone(), room.used_vcpus.into());
+            let help = "Memory of the VMs that are on or about to be";
+            let bytes = room.used_memory_mib as f64 * 1_048_576.0;
+            out.gauge("vmyard_node_reserved_memory_bytes", help, labels.clone(), bytes);
+        }
         if let Some(scanned_at) = app.index.node(node.name()).scanned_at {
             let help = "How long ago the node was last looked at whole";
             out.gauge("vmyard_index_age_seconds", help, labels.clone(), (now.0 - scanned_at.0).max(0) as f64 / 1000.0);
@@ -257,9 +240,9 @@ fn own(app: &App, out: &mut Figures) {
 
 impl Metrics {
     /// The last sample of each domain.
-    fn last_samples(&self) -> BTreeMap<Uuid, Sample> {
+    fn last_samples(&self) -> BTreeMap<Uuid, Arc<Sample>> {
         let state = lock(&self.state);
-        state.before.values().flat_map(|node| node.iter().map(|(id, sample)| (*id, sample.clone()))).collect()
+        state.before.values().flat_map(|node| node.iter().map(|(id, sample)| (*id, Arc::clone(sample)))).collect()
     }
 
     /// What is known of the readings of a node.

@@ -2,7 +2,7 @@
 
 use super::series::{Key, Metric, OF_DISKS, OF_NICS, Point, fixed};
 use api::vm::Usage;
-use hypervisor::domain::{ALL_CPUS, DiskCounters, DomainView, MemoryCounters, NicCounters, Power, Sample};
+use hypervisor::domain::{ALL_CPUS, DeviceCounters, DomainView, MemoryCounters, Power, Sample};
 use std::{sync::Arc, time::Duration};
 
 /// From a longer time than so many readings no rate is made: nobody knows when in it something was used.
@@ -16,13 +16,7 @@ pub const BALLOON: &str = "balloon";
 pub const RSS: &str = "rss";
 
 /// What two readings say, without sums. `None` for a figure is a gap: nothing is made up for it.
-pub(super) fn point(
-    before: Option<&Sample>,
-    now: &Sample,
-    view: Option<&DomainView>,
-    interval: Duration,
-    now_s: i64,
-) -> Point {
+pub(super) fn point(before: Option<&Sample>, now: &Sample, view: &DomainView, interval: Duration, now_s: i64) -> Point {
     let mut point = Point::new();
     let mut put = |key: Key, value: f64| point.push((key.clone(), fixed(key.metric, value)));
     memory(&now.memory, now_s, &mut put);
@@ -32,30 +26,36 @@ pub(super) fn point(
         return point;
     }
     let seconds = passed.as_secs_f64();
-    if let Some(percent) = cpu_percent(before, now, seconds, view.map_or(1, |view| view.vcpus)) {
+    if let Some(percent) = cpu_percent(before, now, seconds, view.vcpus) {
         put(Key::whole(Metric::CpuPercent), percent);
     }
-    let is_disk = |disk: &&DiskCounters| {
-        let known = view.and_then(|view| view.disks.iter().find(|known| known.target == disk.device));
-        known.is_some_and(|known| !known.cdrom)
-    };
-    for disk in now.disks.iter().filter(is_disk) {
-        let earlier = before.disks.iter().find(|earlier| earlier.device == disk.device);
-        let counts = disk.counts.zip(earlier.and_then(|earlier| earlier.counts));
-        rates(counts, seconds, OF_DISKS, &disk.device, &mut put);
+    for (name, disk) in disks(now, view) {
+        rates(disk, &before.disks, seconds, OF_DISKS, name, &mut put);
     }
-    for nic in &now.nics {
-        let known = view.and_then(|view| view.nics.iter().find(|known| is_of(known.device.as_deref(), nic)));
-        let Some(known) = known else { continue };
-        let earlier = before.nics.iter().find(|earlier| earlier.device == nic.device);
-        let counts = earlier.map(|earlier| (nic.counts, earlier.counts));
-        rates(counts, seconds, OF_NICS, &known.mac, &mut put);
+    for (name, nic) in nics(now, view) {
+        rates(nic, &before.nics, seconds, OF_NICS, name, &mut put);
     }
     point
 }
 
-fn is_of(device: Option<&str>, nic: &NicCounters) -> bool {
-    device == Some(nic.device.as_str())
+/// What went through its disks, CD-ROM drives left out, each beside the name that people know it by.
+pub(super) fn disks<'a>(
+    sample: &'a Sample,
+    view: &'a DomainView,
+) -> impl Iterator<Item = (&'a str, &'a DeviceCounters)> {
+    let is_disk = |name: &str| view.disks.iter().any(|known| known.target == name && !known.cdrom);
+    sample.disks.iter().map(|disk| (disk.device.as_str(), disk)).filter(move |(name, _)| is_disk(name))
+}
+
+/// What went through its interfaces, each beside the MAC address that people know it by.
+pub(super) fn nics<'a>(
+    sample: &'a Sample,
+    view: &'a DomainView,
+) -> impl Iterator<Item = (&'a str, &'a DeviceCounters)> {
+    sample.nics.iter().filter_map(|nic| {
+        let known = view.nics.iter().find(|known| known.device.as_deref() == Some(nic.device.as_str()))?;
+        Some((known.mac.as_str(), nic))
+    })
 }
 
 /// The share of all virtual CPUs that were there all the time.
@@ -87,13 +87,15 @@ fn memory(memory: &MemoryCounters, now_s: i64, put: &mut impl FnMut(Key, f64)) {
 
 /// Rates a second. A counter that has gone back has begun anew, nobody knows when.
 fn rates(
-    counts: Option<([u64; 4], [u64; 4])>,
+    device: &DeviceCounters,
+    before: &[DeviceCounters],
     seconds: f64,
     metrics: [Metric; 4],
     part: &str,
     put: &mut impl FnMut(Key, f64),
 ) {
-    let Some((now, before)) = counts else { return };
+    let earlier = before.iter().find(|earlier| earlier.device == device.device).and_then(|earlier| earlier.counts);
+    let (Some(now), Some(before)) = (device.counts, earlier) else { return };
     if now.iter().zip(&before).any(|(now, before)| now < before) {
         return;
     }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     fn sample(run: i32, at: Instant, count: u64) -> Sample {
-        let counters = |device: &str| DiskCounters { device: device.to_owned(), counts: Some([count; 4]) };
+        let counters = |device: &str| DeviceCounters { device: device.to_owned(), counts: Some([count; 4]) };
         Sample {
             domain: Uuid::nil(),
             run,
@@ -164,7 +166,7 @@ mod tests {
             },
             complete: true,
             disks: vec![counters("vda"), counters("sda")],
-            nics: vec![NicCounters { device: "vnet7".to_owned(), counts: [count; 4] }],
+            nics: vec![counters("vnet7")],
         }
     }
 
@@ -176,7 +178,7 @@ mod tests {
     #[test]
     fn two_readings_make_rates() {
         let (begun, view) = (Instant::now(), view());
-        let rates = |before: &Sample, now: &Sample| point(Some(before), now, Some(&view), TICK, 1030);
+        let rates = |before: &Sample, now: &Sample| point(Some(before), now, &view, TICK, 1030);
         let (first, second) = (sample(1, begun, 100), sample(1, begun + TICK, 600));
         let both = rates(&first, &second);
         // 5 s of CPU on each of two CPUs, in 10 s.
@@ -191,12 +193,12 @@ mod tests {
 
         // What isn't known is a gap: the first reading, another run, a counter that went back, a disk that has just come, readings
         // far apart.
-        assert_eq!(of(&point(None, &second, Some(&view), TICK, 1030), Metric::CpuPercent, None), None);
+        assert_eq!(of(&point(None, &second, &view, TICK, 1030), Metric::CpuPercent, None), None);
         assert_eq!(of(&rates(&first, &sample(2, begun + TICK, 600)), Metric::CpuPercent, None), None);
         assert_eq!(of(&rates(&second, &sample(1, begun + TICK * 2, 5)), Metric::DiskReadBytes, Some("vda")), None);
         assert_eq!(of(&rates(&first, &sample(1, begun + TICK * 6, 600)), Metric::CpuPercent, None), None);
         let mut plugged = second.clone();
-        plugged.disks.push(DiskCounters { device: "vdb".to_owned(), counts: Some([9; 4]) });
+        plugged.disks.push(DeviceCounters { device: "vdb".to_owned(), counts: Some([9; 4]) });
         plugged.cpus_ns.push((2, 1));
         let both = rates(&first, &plugged);
         assert_eq!(of(&both, Metric::DiskReadBytes, Some("vdb")), None);
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(of(&rates(&first, &silent), Metric::DiskReadBytes, Some("vda")), None);
 
         // A guest that tells nothing any more: what its process holds, capped as a share.
-        let old = point(Some(&first), &second, Some(&view), TICK, 1000 + 3600);
+        let old = point(Some(&first), &second, &view, TICK, 1000 + 3600);
         assert_eq!(of(&old, Metric::MemoryUsed, Some(BALLOON)), None);
         assert_eq!(of(&old, Metric::MemoryUsed, Some(RSS)), Some(3072.0));
         assert_eq!(of(&old, Metric::MemoryPercent, Some(RSS)), Some(100.0));
@@ -220,7 +222,7 @@ mod tests {
         let (begun, mut view) = (Instant::now(), view());
         view.vcpus = 4;
         let all = |at, ns| Sample { cpus_ns: vec![(ALL_CPUS, ns)], ..sample(1, at, 0) };
-        let both = point(Some(&all(begun, 0)), &all(begun + TICK, 20_000_000_000), Some(&view), TICK, 1000);
+        let both = point(Some(&all(begun, 0)), &all(begun + TICK, 20_000_000_000), &view, TICK, 1000);
         assert_eq!(of(&both, Metric::CpuPercent, None), Some(50.0));
     }
 }

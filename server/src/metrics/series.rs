@@ -48,10 +48,10 @@ pub const METRICS: [Metric; 12] = [
     Metric::NetTxPackets,
 ];
 
-/// The rates of a disk, in the order of [`hypervisor::domain::DiskCounters::counts`].
+/// The rates of a disk, in the order of [`hypervisor::domain::DeviceCounters::counts`].
 pub const OF_DISKS: [Metric; 4] =
     [Metric::DiskReadRequests, Metric::DiskReadBytes, Metric::DiskWriteRequests, Metric::DiskWriteBytes];
-/// The rates of an interface, in the order of [`hypervisor::domain::NicCounters::counts`].
+/// The rates of an interface, in the order of [`hypervisor::domain::DeviceCounters::counts`].
 pub const OF_NICS: [Metric; 4] = [Metric::NetRxBytes, Metric::NetRxPackets, Metric::NetTxBytes, Metric::NetTxPackets];
 
 impl Metric {
