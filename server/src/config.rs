@@ -37,17 +37,17 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSettings {
     /// Seconds between two samples.
-    pub interval_s: u64,
+    pub interval_s: u32,
     /// A Prometheus that reads `/metrics`, or what speaks as it does: then describe-vm-metrics asks it, and Vmyard keeps no history.
     pub url: Option<String>,
     /// The file of the history; `DATA_DIR/metrics.db` when absent.
     pub file: Option<PathBuf>,
     /// Hours for which samples are kept.
-    pub raw_hours: u64,
+    pub raw_hours: u32,
     /// Days for which roll-ups of five minutes are kept.
-    pub five_minute_days: u64,
+    pub five_minute_days: u32,
     /// Days for which roll-ups of an hour are kept.
-    pub hour_days: u64,
+    pub hour_days: u32,
     /// The most that the history may take, in MiB; what is oldest goes first.
     pub max_mib: u64,
 }
@@ -69,21 +69,26 @@ impl Default for MetricsSettings {
 impl MetricsSettings {
     /// Says which setting won't do, and why.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let between = |key, value: u64, least: u64, most: u64| match (least..=most).contains(&value) {
+        let between = |key, value: u32, least: u32, most: u32| match (least..=most).contains(&value) {
             true => Ok(()),
             false => Err((key, format!("must be between {least} and {most}, is {value}"))),
         };
         if let Some(url) = &self.url {
             let parsed = reqwest::Url::parse(url).map_err(|error| ("url", format!("is no URL: {error}")))?;
-            if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
-                return Err(("url", "must be http://HOST:PORT, or https".to_owned()));
+            if parsed.scheme() != "http" || parsed.host_str().is_none() {
+                let why =
+                    format!("must be http://HOST:PORT, is {url}; for one behind TLS, put a proxy on this machine");
+                return Err(("url", why));
             }
         }
         between("interval_s", self.interval_s, 1, 300)?;
         between("raw_hours", self.raw_hours, 2, 8760)?;
         between("five_minute_days", self.five_minute_days, 1, 3650)?;
         between("hour_days", self.hour_days, 1, 3650)?;
-        between("max_mib", self.max_mib, 1, u64::MAX)
+        match self.max_mib {
+            0 => Err(("max_mib", "must be at least 1, is 0".to_owned())),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -118,7 +118,8 @@ async fn start(mut config: Config) -> Result<App> {
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
     let history = match config.metrics.url {
         Some(_) => None,
-        None => metrics::open(&history_path).await,
+        // Whoever writes tries again, and says why it can't be opened.
+        None => metrics::open(&history_path).await.ok(),
     };
     let (metrics, ticks) = Metrics::begin(config.metrics.clone(), history).await;
     let app = App::new(Parts {

@@ -27,7 +27,7 @@ pub use writer::{close, open, write, write_for_ever};
 use crate::{
     Result,
     config::MetricsSettings,
-    store::{History, Tick},
+    store::{History, Level, Tick},
     sync::lock,
 };
 use api::{Time, vm::Usage};
@@ -69,7 +69,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct State {
     /// The last sample of each domain, by node.
-    before: HashMap<String, HashMap<Uuid, Sample>>,
+    before: HashMap<String, HashMap<Uuid, Arc<Sample>>>,
     heads: HashMap<Uuid, Head>,
     /// Packed, and not yet written.
     pending: Vec<(Uuid, Arc<Chunk>)>,
@@ -108,7 +108,7 @@ impl Metrics {
 
     /// The time between two samples.
     pub fn interval(&self) -> Duration {
-        Duration::from_secs(self.settings.interval_s)
+        Duration::from_secs(self.settings.interval_s.into())
     }
 
     /// Whether there is a history here, and not at a Prometheus.
@@ -132,8 +132,8 @@ impl Metrics {
         let mut after = HashMap::with_capacity(samples.len());
         for sample in samples {
             let Some(view) = view(sample.domain) else { continue };
-            let earlier = before.get(&sample.domain);
-            let point = rates::point(earlier, &sample, Some(&view), interval, now.0 / 1000);
+            let earlier = before.get(&sample.domain).map(Arc::as_ref);
+            let point = rates::point(earlier, &sample, &view, interval, now.0 / 1000);
             let is_told = point.iter().any(|(key, _)| key.part.as_deref() == Some(BALLOON));
             let could_tell = sample.complete && sample.power == Power::Running && !view.memory_watched;
             if !is_told && could_tell && state.watched.insert((sample.domain, sample.run)) {
@@ -145,17 +145,16 @@ impl Metrics {
                 state.heads.entry(sample.domain).or_default().push(at_s, &whole);
                 points.push((sample.domain, point));
             }
-            after.insert(sample.domain, sample);
+            after.insert(sample.domain, Arc::new(sample));
         }
-        let runs: HashSet<(Uuid, i32)> = after.values().map(|sample| (sample.domain, sample.run)).collect();
-        state.watched.retain(|run| runs.contains(run) || !before.contains_key(&run.0));
-        state.before.insert(node.to_owned(), after);
+        let runs = |id: &Uuid, run: i32| after.get(id).is_some_and(|sample| sample.run == run);
+        state.watched.retain(|(id, run)| runs(id, *run) || !before.contains_key(id));
         let tick = (!points.is_empty()).then(|| Tick { at_s, data: pack_tick(&points) });
-        let interval_s = self.settings.interval_s as i64;
+        let turn = at_s / i64::from(self.settings.interval_s).max(1);
         // Those of other nodes have their sample of this moment before or after this.
-        let sampled: HashSet<Uuid> = taken.usage.iter().map(|(id, ..)| *id).collect();
-        let is_due = |id: &Uuid| sampled.contains(id) && is_turn(*id, at_s / interval_s.max(1));
+        let is_due = |id: &Uuid| after.contains_key(id) && is_turn(*id, turn);
         pack_heads(&mut state, |id, head| head.count() >= CHUNK || is_due(id));
+        state.before.insert(node.to_owned(), after);
         drop(state);
         if let Some(tick) = tick {
             self.tell(Some(tick));
@@ -165,7 +164,7 @@ impl Metrics {
 
     /// Packs what has had no sample for a while.
     pub fn pack_idle(&self) {
-        let old = Time::now().0 / 1000 - IDLE * self.settings.interval_s as i64;
+        let old = Time::now().0 / 1000 - IDLE * i64::from(self.settings.interval_s);
         let mut state = lock(&self.state);
         pack_heads(&mut state, |_, head| head.last_s() < old);
         drop(state);
@@ -203,6 +202,15 @@ impl Metrics {
     pub fn figures(&self) -> (usize, u64) {
         let state = lock(&self.state);
         (state.heads.len(), state.lost)
+    }
+}
+
+/// How long what a level has is kept, in seconds.
+fn kept_s(settings: &MetricsSettings, level: Level) -> i64 {
+    3600 * match level {
+        Level::Raw => i64::from(settings.raw_hours),
+        Level::Fine => i64::from(settings.five_minute_days) * 24,
+        Level::Coarse => i64::from(settings.hour_days) * 24,
     }
 }
 

@@ -48,9 +48,11 @@ struct Row {
 pub(super) async fn query(url: &str, vm: Uuid, range: Range, aggregate: Aggregate) -> Result<Vec<Series>> {
     let failed = |error: reqwest::Error| unusable(&error.without_url().to_string());
     let client = reqwest::Client::builder().timeout(ANSWER).build().map_err(failed)?;
+    let address = format!("{}/api/v1/query_range", url.trim_end_matches('/'));
+    let address = reqwest::Url::parse(&address).map_err(|error| unusable(&error.to_string()))?;
     let asked = queries(vm, range, aggregate).into_iter().map(|query| {
-        let client = &client;
-        async move { ask(client, url, &query, range).await }
+        let (client, address) = (&client, address.clone());
+        async move { ask(client, address, &query, range).await }
     });
     Ok(futures::future::try_join_all(asked).await?.into_iter().flatten().collect())
 }
@@ -114,11 +116,9 @@ fn queries(vm: Uuid, range: Range, aggregate: Aggregate) -> Vec<Query> {
     queries
 }
 
-async fn ask(client: &reqwest::Client, base: &str, query: &Query, range: Range) -> Result<Vec<Series>> {
+async fn ask(client: &reqwest::Client, mut url: reqwest::Url, query: &Query, range: Range) -> Result<Vec<Series>> {
     // What is asked for at a time is of the step before it.
     let (first_s, last_s) = (range.start_s + range.step_s, range.start_s + range.steps() as i64 * range.step_s);
-    let address = format!("{}/api/v1/query_range", base.trim_end_matches('/'));
-    let mut url = reqwest::Url::parse(&address).map_err(|error| unusable(&error.to_string()))?;
     url.query_pairs_mut()
         .append_pair("query", &query.text)
         .append_pair("start", &first_s.to_string())

@@ -4,14 +4,14 @@ use super::{
     Metrics, Samples,
     chunk::unpack,
     grid::Grid,
-    promql,
+    kept_s, promql,
     rollup::{COARSE_S, FINE_S},
     series::Metric,
     writer::unpacked,
 };
 use crate::{
     Error, Result,
-    store::{History, Level},
+    store::{History, LEVELS, Level},
 };
 use api::{
     Time,
@@ -42,8 +42,7 @@ pub struct Range {
 /// Makes sense of what a client asks for.
 pub fn range(metrics: &Metrics, start: Option<Time>, end: Option<Time>, step_s: Option<i64>) -> Result<Range> {
     let (settings, now_s) = (&metrics.settings, Time::now().0.div_euclid(1000));
-    let interval_s = i64::try_from(settings.interval_s).unwrap_or(10);
-    let hours = |hours: u64| i64::try_from(hours.saturating_mul(3600)).unwrap_or(i64::MAX);
+    let interval_s = i64::from(settings.interval_s);
     let now_s = now_s - now_s.rem_euclid(interval_s);
     let end_s = end.map_or(now_s, |end| end.0.div_euclid(1000));
     let start_s = start.map_or(end_s - 3600, |start| start.0.div_euclid(1000));
@@ -51,21 +50,20 @@ pub fn range(metrics: &Metrics, start: Option<Time>, end: Option<Time>, step_s: 
         let (start, end) = (Time(start_s * 1000), Time(end_s * 1000));
         return Err(Error::field("start", format!("must be before `end`; it is {start}, `end` is {end}")));
     }
-    let kept_s =
-        hours(settings.hour_days.max(settings.five_minute_days).saturating_mul(24)).max(hours(settings.raw_hours));
-    if end_s - start_s > kept_s {
-        let days = kept_s / (24 * 3600);
+    let most_s = LEVELS.map(|level| kept_s(settings, level)).into_iter().max().unwrap_or(0);
+    if end_s - start_s > most_s {
+        let days = most_s / (24 * 3600);
         let why =
             format!("lies more than {days} days before `end`, and metrics are kept for {days} days; ask for less");
         return Err(Error::field("start", why));
     }
     let age_s = now_s - start_s;
-    let (level, resolution_s) = if settings.url.is_some() || age_s <= hours(settings.raw_hours) {
-        (Level::Raw, interval_s)
-    } else if age_s <= hours(settings.five_minute_days * 24) {
-        (Level::Fine, FINE_S)
-    } else {
-        (Level::Coarse, COARSE_S)
+    let is_kept = |level: &Level| settings.url.is_some() || age_s <= kept_s(settings, *level);
+    let level = LEVELS.into_iter().find(is_kept).unwrap_or(Level::Coarse);
+    let resolution_s = match level {
+        Level::Raw => interval_s,
+        Level::Fine => FINE_S,
+        Level::Coarse => COARSE_S,
     };
     let wanted = step_s.unwrap_or_else(|| nice((end_s - start_s) / STEPS));
     // Steps are made of whole samples.

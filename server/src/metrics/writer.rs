@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    store::{DAMAGED, History, Level, Tick},
+    store::{DAMAGED, History, LEVELS, Level, RollUp, Tick},
     sync::lock,
 };
 use api::Time;
@@ -17,7 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 /// How often heads that have had no sample are packed, and old samples rolled up.
 const CARE: Duration = Duration::from_secs(60);
@@ -26,23 +25,16 @@ const LAG_S: i64 = 900;
 /// VMs rolled up in one transaction.
 const AT_ONCE: usize = 100;
 
-/// Opens the history; `None`, and it is said, when that can't be done. What goes on without it is tried again.
-pub async fn open(path: &Path) -> Option<History> {
-    match History::open(path).await {
-        Ok((history, None)) => Some(history),
-        Ok((history, Some(aside))) => {
-            tracing::error!(
-                path = %path.display(), put_aside = %aside.display(),
-                "the history of metrics was damaged: a new one begins, the old one was put aside"
-            );
-            Some(history)
-        }
-        Err(error) => {
-            let cause = cause(&error);
-            tracing::error!(path = %path.display(), cause, "there is no history of metrics for now");
-            None
-        }
+/// Opens the history; says so when the one there was damaged.
+pub async fn open(path: &Path) -> Result<History> {
+    let (history, aside) = History::open(path).await?;
+    if let Some(aside) = aside {
+        tracing::error!(
+            path = %path.display(), put_aside = %aside.display(),
+            "the history of metrics was damaged: a new one begins, the old one was put aside"
+        );
     }
+    Ok(history)
 }
 
 fn cause(error: &Error) -> String {
@@ -81,7 +73,7 @@ pub async fn write_for_ever(metrics: Arc<Metrics>, path: PathBuf, mut ticks: mps
                     troubled = true;
                 }
                 if matches!(error, Error::History { why: DAMAGED, .. }) {
-                    let_go(&metrics).await;
+                    close(&metrics).await;
                     match History::put_aside(&path) {
                         Ok(aside) => tracing::error!(put_aside = %aside.display(), "a new history of metrics begins"),
                         Err(error) => tracing::error!(cause = cause(&error), "the history of metrics stays damaged"),
@@ -92,12 +84,8 @@ pub async fn write_for_ever(metrics: Arc<Metrics>, path: PathBuf, mut ticks: mps
     }
 }
 
-/// Closes the history: the server stops.
+/// Closes the history: the server stops, or its file is of no use.
 pub async fn close(metrics: &Metrics) {
-    let_go(metrics).await;
-}
-
-async fn let_go(metrics: &Metrics) {
     let history = lock(&metrics.history).take();
     if let Some(history) = history {
         history.close().await;
@@ -110,13 +98,12 @@ pub async fn write(metrics: &Metrics, tick: Option<Tick>, path: &Path) -> Result
         && !history.is_there()
     {
         tracing::error!(path = %path.display(), "the history of metrics has been deleted: a new one begins");
-        let_go(metrics).await;
+        close(metrics).await;
     }
     let history = match metrics.history() {
         Some(history) => history,
         None => {
-            let unusable = |_| Error::History { why: "it can't be opened", cause: "see above".to_owned() };
-            let history = open(path).await.ok_or(()).map_err(unusable)?;
+            let history = open(path).await?;
             *lock(&metrics.history) = Some(history.clone());
             history
         }
@@ -126,9 +113,8 @@ pub async fn write(metrics: &Metrics, tick: Option<Tick>, path: &Path) -> Result
         let oldest_s = state.heads.values().map(super::Head::first_s).min();
         (state.pending.clone(), oldest_s)
     };
-    let chunks: Vec<(Uuid, Chunk)> = pending.iter().map(|(id, chunk)| (*id, Chunk::clone(chunk))).collect();
     let ticks_from_s = oldest_s.unwrap_or(i64::MAX);
-    history.write(tick.as_ref(), &chunks, ticks_from_s).await?;
+    history.write(tick.as_ref(), &pending, ticks_from_s).await?;
     let mut state = lock(&metrics.state);
     state.pending.retain(|(_, chunk)| !pending.iter().any(|(_, written)| Arc::ptr_eq(written, chunk)));
     Ok(())
@@ -139,6 +125,11 @@ async fn care(metrics: &Metrics) -> Result<()> {
     let Some(history) = metrics.history() else { return Ok(()) };
     let now_s = Time::now().0 / 1000;
     while let Some(until) = history.rolled_until().await? {
+        if until > now_s {
+            // The clock was ahead, and has been set back: what comes from now on is to be rolled up again.
+            history.set_rolled_until(now_s - now_s.rem_euclid(COARSE_S)).await?;
+            break;
+        }
         let start_s = until - until.rem_euclid(COARSE_S);
         if start_s + COARSE_S + LAG_S > now_s {
             break;
@@ -154,15 +145,18 @@ async fn roll_up_hour(history: &History, start_s: i64) -> Result<()> {
     let day_s = start_s - start_s.rem_euclid(DAY_S);
     let vms = history.vms(start_s, start_s + COARSE_S).await?;
     for some in vms.chunks(AT_ONCE) {
-        let (mut fine, mut coarse) = (Vec::new(), Vec::new());
-        for vm in some {
-            let raw = unpacked(history.chunks(*vm, Level::Raw, start_s, start_s + COARSE_S).await?);
-            fine.extend(roll_up(&raw, start_s, FINE_S).to_chunk().map(|chunk| (*vm, chunk)));
-            let day = history.chunks(*vm, Level::Coarse, day_s, day_s + DAY_S).await?;
+        let mut roll_ups = Vec::new();
+        for vm in some.iter().copied() {
+            let raw = unpacked(history.chunks(vm, Level::Raw, start_s, start_s + COARSE_S).await?);
+            let hour = roll_up(&raw, start_s, FINE_S);
+            let day = history.chunks(vm, Level::Coarse, day_s, day_s + DAY_S).await?;
             let day = unpacked(day).into_iter().fold(Samples::default(), join);
-            coarse.extend(join(day, roll_up(&raw, start_s, COARSE_S)).to_chunk().map(|chunk| (*vm, chunk)));
+            let day = join(day, roll_up(&raw, start_s, COARSE_S));
+            for (level, from_s, samples) in [(Level::Fine, start_s, hour), (Level::Coarse, day_s, day)] {
+                roll_ups.extend(samples.to_chunk().map(|chunk| RollUp { level, vm, from_s, chunk }));
+            }
         }
-        history.put_roll_ups(&fine, &coarse, day_s).await?;
+        history.put_roll_ups(&roll_ups).await?;
     }
     Ok(())
 }
@@ -181,21 +175,17 @@ pub(super) fn unpacked(chunks: Vec<Chunk>) -> Vec<Samples> {
 
 async fn forget(metrics: &Metrics, history: &History, now_s: i64) -> Result<()> {
     let settings = &metrics.settings;
-    let hours = |hours: u64| now_s - i64::try_from(hours.saturating_mul(3600)).unwrap_or(i64::MAX);
-    // What isn't rolled up yet is kept for that.
-    let rolled = history.rolled_until().await?.unwrap_or(i64::MAX);
-    for (level, keep) in [
-        (Level::Raw, hours(settings.raw_hours).min(rolled)),
-        (Level::Fine, hours(settings.five_minute_days * 24)),
-        (Level::Coarse, hours(settings.hour_days * 24)),
-    ] {
-        history.forget(level, keep).await?;
+    let rolled_s = history.rolled_until().await?.unwrap_or(i64::MAX);
+    for level in LEVELS {
+        let before_s = now_s - super::kept_s(settings, level);
+        // What isn't rolled up yet is kept for that.
+        history.forget(level, if level == Level::Raw { before_s.min(rolled_s) } else { before_s }).await?;
     }
     let most = settings.max_mib.saturating_mul(1 << 20);
     // An hour more of the finest that there is, until it fits.
     while history.used_bytes().await? > most {
         let mut gone = 0;
-        for level in [Level::Raw, Level::Fine, Level::Coarse] {
+        for level in LEVELS {
             if let Some(oldest) = history.oldest(level).await? {
                 gone = history.forget(level, oldest + COARSE_S).await?;
                 break;
@@ -224,6 +214,7 @@ mod tests {
     };
     use crate::config::MetricsSettings;
     use api::metrics::Aggregate;
+    use uuid::Uuid;
 
     /// A history with a sample every 10 s for so many hours until now: CPU at 10 %, and at 50 % in each hour's first minute.
     async fn filled(path: &Path, vm: Uuid, hours: i64, settings: MetricsSettings) -> Metrics {
@@ -235,7 +226,7 @@ mod tests {
             let percent = if at_s % COARSE_S < 60 { 5000 } else { 1000 };
             head.push(at_s, &vec![(Key::whole(Metric::CpuPercent), percent)]);
             if head.count() == 60 {
-                chunks.push((vm, std::mem::take(&mut head).to_chunk()));
+                chunks.push((vm, Arc::new(std::mem::take(&mut head).to_chunk())));
             }
         }
         history.write(None, &chunks, 0).await.unwrap();
@@ -285,9 +276,19 @@ mod tests {
         assert_eq!(ask(&metrics, vm, 59, None, Aggregate::Maximum).await.1[3], Some(50.0));
         assert_eq!(ask(&metrics, vm, 20, Some(3600), Aggregate::Maximum).await.1[3], Some(50.0));
         assert_eq!(ask(&metrics, vm, 59, None, Aggregate::Minimum).await.1[3], Some(10.0));
-        // Once more changes nothing.
+        // Once more changes nothing; nor does a server that was killed before it noted that an hour was rolled up.
+        let (fine, coarse) = (count(Level::Fine).await, count(Level::Coarse).await);
         care(&metrics).await.unwrap();
-        assert!((3..=4).contains(&count(Level::Coarse).await));
+        let rolled_s = history.rolled_until().await.unwrap().unwrap();
+        history.set_rolled_until(rolled_s - COARSE_S).await.unwrap();
+        care(&metrics).await.unwrap();
+        assert_eq!((count(Level::Fine).await, count(Level::Coarse).await), (fine, coarse));
+        assert_eq!(history.rolled_until().await.unwrap(), Some(rolled_s));
+        // A clock that was ahead for a while doesn't stop what is to come.
+        let now_s = Time::now().0 / 1000;
+        history.set_rolled_until(now_s + 50 * COARSE_S).await.unwrap();
+        care(&metrics).await.unwrap();
+        assert!(history.rolled_until().await.unwrap().unwrap() <= Time::now().0 / 1000);
         close(&metrics).await;
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -299,7 +300,7 @@ mod tests {
         let (path, vm) = (dir.join("metrics.db"), Uuid::now_v7());
         let metrics = filled(&path, vm, 20, MetricsSettings { max_mib: 1, ..MetricsSettings::default() }).await;
         let history = metrics.history().unwrap();
-        let noise = |at_s: i64| Chunk { first_s: at_s, last_s: at_s, data: vec![7; 20_000] };
+        let noise = |at_s: i64| Arc::new(Chunk { first_s: at_s, last_s: at_s, data: vec![7; 20_000] });
         let now_s = Time::now().0 / 1000;
         let many: Vec<_> = (0..80).map(|hour| (Uuid::now_v7(), noise(now_s - hour * 600))).collect();
         history.write(None, &many, 0).await.unwrap();

@@ -10,6 +10,7 @@ use std::{
     collections::HashMap,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use uuid::Uuid;
@@ -26,6 +27,22 @@ pub enum Level {
     Fine = 1,
     /// An hour each.
     Coarse = 2,
+}
+
+/// From the finest on.
+pub const LEVELS: [Level; 3] = [Level::Raw, Level::Fine, Level::Coarse];
+
+/// A roll-up of a VM's samples.
+#[derive(Debug)]
+pub struct RollUp {
+    /// Which.
+    pub level: Level,
+    /// The VM.
+    pub vm: Uuid,
+    /// From when on it takes the place of what there is, in seconds since the Unix epoch.
+    pub from_s: i64,
+    /// What is kept.
+    pub chunk: Chunk,
 }
 
 /// The samples of one node at one time, packed: what a server that is killed would lose of its heads.
@@ -95,14 +112,14 @@ impl History {
     }
 
     /// Takes in a tick and what was packed, and forgets the ticks that are packed by now, all or nothing.
-    pub async fn write(&self, tick: Option<&Tick>, chunks: &[(Uuid, Chunk)], ticks_from_s: i64) -> Result<()> {
+    pub async fn write(&self, tick: Option<&Tick>, chunks: &[(Uuid, Arc<Chunk>)], ticks_from_s: i64) -> Result<()> {
         self.try_write(tick, chunks, ticks_from_s).await.map_err(failed("write the history of metrics"))
     }
 
     async fn try_write(
         &self,
         tick: Option<&Tick>,
-        chunks: &[(Uuid, Chunk)],
+        chunks: &[(Uuid, Arc<Chunk>)],
         ticks_from_s: i64,
     ) -> std::result::Result<(), sqlx::Error> {
         let mut transaction = self.pool.begin_with("begin immediate").await?;
@@ -159,18 +176,15 @@ impl History {
         Ok(row.get("until"))
     }
 
-    /// Takes in the roll-ups of some VMs; each coarse one takes the place of the chunk of that day.
-    pub async fn put_roll_ups(&self, fine: &[(Uuid, Chunk)], coarse: &[(Uuid, Chunk)], day_s: i64) -> Result<()> {
+    /// Takes in the roll-ups of some VMs, all or nothing; each takes the place of what there is of its time, so that it may come again.
+    pub async fn put_roll_ups(&self, roll_ups: &[RollUp]) -> Result<()> {
         let write = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
-            for (vm, chunk) in fine {
-                insert(&mut transaction, Level::Fine, *vm, chunk).await?;
-            }
-            for (vm, chunk) in coarse {
-                let sql = "delete from chunk where vm = $1 and level = 2 and last >= $2 and first < $3";
-                let query = sqlx::query(sql).bind(vm.as_bytes().as_slice()).bind(day_s).bind(chunk.last_s + 1);
-                query.execute(&mut *transaction).await?;
-                insert(&mut transaction, Level::Coarse, *vm, chunk).await?;
+            for RollUp { level, vm, from_s, chunk } in roll_ups {
+                let sql = "delete from chunk where vm = $1 and level = $2 and last >= $3 and first <= $4";
+                let query = sqlx::query(sql).bind(vm.as_bytes().as_slice()).bind(*level as i64);
+                query.bind(from_s).bind(chunk.last_s).execute(&mut *transaction).await?;
+                insert(&mut transaction, *level, *vm, chunk).await?;
             }
             transaction.commit().await
         };

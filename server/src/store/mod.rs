@@ -22,7 +22,7 @@ mod volume;
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
-pub use history::{DAMAGED, History, Level, Tick};
+pub use history::{DAMAGED, History, LEVELS, Level, RollUp, Tick};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
