@@ -9,6 +9,7 @@ pub mod cloud_init;
 pub mod console;
 pub mod credential;
 pub mod disk;
+pub mod event;
 pub mod guest;
 pub mod iso;
 pub mod keypair;

@@ -6,6 +6,7 @@ mod change;
 mod client;
 mod complete;
 mod completion;
+mod events;
 mod failure;
 mod follow;
 mod human;
@@ -99,6 +100,8 @@ enum Verb {
     /// List who asked for which change
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// List what has happened to VMs, nodes and tasks, the newest first; or follow it as it happens
+    Events(events::Args),
     /// Print the API's OpenAPI document
     Openapi,
     /// Print a shell's completion script: source <(vmyard completion bash)
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Verb::Serve(args) => return serve::run(args),
         Verb::Openapi => openapi::run(cli.output),
         Verb::Completion(args) => completion::run(args),
+        Verb::Events(args) => events::run(&cli.server, cli.output, args),
         verb => cli.server.connect().and_then(|client| call(&client, cli.output, verb)),
     };
     match done {
@@ -143,7 +147,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Keypair(verb) => keypair::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
-        Verb::Serve(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
+        Verb::Serve(_) | Verb::Events(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
     }
 }
 

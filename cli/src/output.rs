@@ -71,15 +71,20 @@ fn yaml(value: &Value) -> Result<String, Failure> {
 
 /// Prints a text and, where it has none, the end of its line; nothing for an empty one.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// The same; says whether whoever reads may want more.
+pub fn print_on(text: &str) -> Result<bool, Failure> {
     if text.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let end = if text.ends_with('\n') { "" } else { "\n" };
     match write!(std::io::stdout().lock(), "{text}{end}") {
         // Whoever reads has seen enough: `vmyard vm list | head -1`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::Usage(format!("standard output: {error}"))),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     console::Consoles,
     copies::Copies,
     credential_checks::CredentialChecks,
+    events::Events,
     index::Index,
     later::Later,
     metrics::Metrics,
@@ -52,7 +53,9 @@ pub struct Parts {
     /// The VMs, as last seen.
     pub index: Index,
     /// Where nodes that are added tell their events.
-    pub events: mpsc::UnboundedSender<NodeEvent>,
+    pub node_events: mpsc::UnboundedSender<NodeEvent>,
+    /// Where what has happened is told.
+    pub events: Events,
     /// The copies of templates under way.
     pub copies: Copies,
     /// What VMs have used.

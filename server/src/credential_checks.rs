@@ -2,15 +2,17 @@
 //! guest's agent once it has booted. No lock is held meanwhile.
 
 use crate::{
-    App, Result,
-    store::{Boot, CheckRecord},
+    App, Result, events,
+    store::{Boot, CheckRecord, NewEvent},
     sync::lock,
 };
 use api::{
     Time,
     credential::{CheckState, CredentialCheck, CredentialKind},
+    event::EventKind,
 };
 use hypervisor::{ErrorKind, Node, domain::Power};
+use serde_json::json;
 use std::{
     collections::HashMap,
     sync::Mutex,
@@ -176,12 +178,23 @@ pub async fn look(app: &App, node: &Node, vm: Uuid) -> Result<()> {
         });
         let Some((state, reason)) = told else { continue };
         (record.state, record.reason, record.checked_at) = (state, reason, Some(Time::now()));
-        app.store.credential_checked(&record).await?;
+        let name = app.index.name_of(vm);
+        app.store.credential_checked(&record, event(&record, name)).await?;
         if app.credential_checks.settle(&record) {
             tracing::info!(%vm, user = record.user, kind = record.kind.as_str(), state = state.as_str(), "a reset was checked");
         }
     }
     Ok(())
+}
+
+/// What is told of a reset that is settled.
+fn event(record: &CheckRecord, name: String) -> NewEvent {
+    let (credential, state) = (record.kind.as_str(), record.state.as_str());
+    let why = record.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let message = format!("{name}: the reset of {}'s {credential} is {state}{why}", record.user);
+    let details = json!({"user": record.user, "credential": credential, "state": state, "reason": record.reason});
+    let (vm, vm_name, task) = (Some(record.vm), Some(name), Some(record.task));
+    NewEvent { vm, vm_name, task, ..events::general(EventKind::VmCredentials, message, details) }
 }
 
 /// What the agent tells of a reset; `None` when it is too early.

@@ -9,10 +9,12 @@ use std::time::Duration;
 const AUDIT_MS: i64 = 400 * 24 * 3600 * 1000;
 /// How long a task that has ended is kept, in milliseconds.
 const TASKS_MS: i64 = 90 * 24 * 3600 * 1000;
+/// How long events are kept, in milliseconds, and how many of them.
+const EVENTS: (i64, i64) = (7 * 24 * 3600 * 1000, 200_000);
 /// How often it is looked for what is too old.
 const PAUSE: Duration = Duration::from_secs(3600);
 
-/// Forgets old entries of the audit, old tasks and sessions that have ended, and what was made on nodes and is gone from them:
+/// Forgets old entries of the audit, old events, old tasks and sessions that have ended, and what was made on nodes and is gone from them:
 /// now, and then every hour.
 pub async fn for_ever(app: App) {
     loop {
@@ -37,5 +39,7 @@ async fn forget(app: &App) -> Result<()> {
     let now = Time::now();
     app.store.forget_audit_before(Time(now.0 - AUDIT_MS)).await?;
     app.store.forget_tasks_before(Time(now.0 - TASKS_MS)).await?;
+    let (age_ms, most) = EVENTS;
+    app.store.forget_events(Time(now.0 - age_ms), most).await?;
     app.store.forget_sessions_before(now).await
 }

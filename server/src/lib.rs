@@ -13,6 +13,7 @@ pub mod console;
 mod copies;
 mod credential_checks;
 mod error;
+mod events;
 mod housekeeping;
 mod images;
 mod index;

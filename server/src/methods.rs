@@ -2,8 +2,8 @@
 
 use crate::{
     ops::{
-        audit, console, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template, token, vm,
-        volume,
+        audit, console, event, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template,
+        token, vm, volume,
     },
     rpc::Table,
 };
@@ -83,4 +83,5 @@ pub fn table() -> Table {
         .read(token::list)
         .work(token::delete)
         .read(audit::list)
+        .read(event::list)
 }

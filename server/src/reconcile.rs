@@ -1,10 +1,15 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
-use crate::{App, Result, credential_checks, housekeeping, nodes::Member, observe::refresh, ops, sampler, seeds, task};
+use crate::{
+    App, Result, credential_checks, events, housekeeping, nodes::Member, observe::refresh, ops, sampler, seeds,
+    store::NewEvent, task,
+};
+use api::event::EventKind;
 use futures::StreamExt;
 use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
+use serde_json::json;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -26,10 +31,12 @@ const AGENTS_AT_ONCE: usize = 2;
 /// Runs for ever: takes in what the nodes tell.
 pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
     let deaf = task::deaf();
+    let mut told_up = HashMap::new();
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Connection { node, status } => {
                 tracing::info!(node, ?status, "node");
+                tell_connection(&app, &node, &status, &mut told_up);
                 if status != Status::Up {
                     app.index.set_node_up(&node, false);
                 } else {
@@ -52,9 +59,12 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
             }
             NodeEvent::Reboot { node, domain } => {
                 app.index.count_reset(domain);
+                app.events.tell_of_vm(&app, domain, EventKind::VmReboot, "the guest was reset", json!({}));
                 refresh_soon(&app, &node, domain);
             }
             NodeEvent::Agent { node, domain, connected } => {
+                let what = if connected { "the guest agent is there" } else { "the guest agent is gone" };
+                app.events.tell_of_vm(&app, domain, EventKind::VmAgent, what, json!({"connected": connected}));
                 refresh_soon(&app, &node, domain);
                 if connected {
                     let app = app.clone();
@@ -68,6 +78,22 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
             }
         }
     }
+}
+
+/// Tells that a node came up or was lost; not each further attempt that fails.
+fn tell_connection(app: &App, node: &str, status: &Status, told_up: &mut HashMap<String, bool>) {
+    let (up, reason) = match status {
+        Status::Connecting => return,
+        Status::Up => (true, None),
+        Status::Down(reason) => (false, Some(reason.as_str())),
+    };
+    if told_up.insert(node.to_owned(), up) == Some(up) {
+        return;
+    }
+    let what = reason.map_or_else(|| "is connected".to_owned(), |reason| format!("can't be reached: {reason}"));
+    let details = json!({"up": up, "reason": reason});
+    let event = events::general(EventKind::NodeState, format!("node {node}: {what}"), details);
+    app.events.tell(NewEvent { node: Some(node.to_owned()), ..event });
 }
 
 /// Runs for ever: looks after each node that is added, until it is taken away.

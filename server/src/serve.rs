@@ -9,6 +9,7 @@ use crate::{
     console,
     copies::Copies,
     credential_checks::CredentialChecks,
+    events::{self, Events},
     housekeeping,
     index::Index,
     methods,
@@ -18,7 +19,9 @@ use crate::{
     store::{Store, name_key},
     task::{Tasks, hold, recover},
 };
+use api::event::EventKind;
 use axum::serve::ListenerExt;
+use serde_json::json;
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +101,8 @@ async fn start(mut config: Config) -> Result<App> {
     if config.nodes.is_empty() && added.is_empty() {
         config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
     }
-    let (sender, events) = mpsc::unbounded_channel();
+    let (sender, node_events) = mpsc::unbounded_channel();
+    let (events, told) = Events::new();
     let (newcomers, added_nodes) = mpsc::unbounded_channel();
     let nodes = Nodes::new(newcomers);
     let disabled = store.disabled_nodes().await?;
@@ -113,7 +117,8 @@ async fn start(mut config: Config) -> Result<App> {
         }
     }
     let (vms, volumes) = (store.vms().await?, store.volumes().await?);
-    let index = Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()));
+    let index =
+        Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()), events.clone());
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
     let history = match config.metrics.url {
@@ -127,7 +132,8 @@ async fn start(mut config: Config) -> Result<App> {
         store,
         nodes,
         index,
-        events: sender,
+        node_events: sender,
+        events,
         copies: Copies::default(),
         metrics: Arc::new(metrics),
         later: crate::later::Later::default(),
@@ -140,11 +146,15 @@ async fn start(mut config: Config) -> Result<App> {
         replay_key,
     });
     let left = hold(&app, left).await?;
+    let version = env!("CARGO_PKG_VERSION");
+    let started = format!("Vmyard {version} has started");
+    app.events.tell(events::general(EventKind::ServerStarted, started, json!({"version": version})));
+    tokio::spawn(events::write_for_ever(app.store.clone(), told));
     tokio::spawn(housekeeping::for_ever(app.clone()));
     if app.metrics.keeps() {
         tokio::spawn(metrics::write_for_ever(app.metrics.clone(), history_path, ticks));
     }
-    tokio::spawn(reconcile::follow_events(app.clone(), events));
+    tokio::spawn(reconcile::follow_events(app.clone(), node_events));
     tokio::spawn(reconcile::follow_nodes(app.clone(), added_nodes));
     let recovering = app.clone();
     tokio::spawn(async move {

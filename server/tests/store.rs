@@ -8,6 +8,7 @@ mod access;
 use api::{
     Access, Time,
     credential::{CheckState, CredentialKind},
+    event::EventKind,
     orphan::OrphanKind,
     task::{StepState, Target, TaskState},
     vm::Firmware,
@@ -15,8 +16,9 @@ use api::{
 use server::{
     Error,
     store::{
-        Boot, CheckRecord, ClientToken, CopyRecord, Made, Reserved, Store, TaskRecord, TemplatePhase, TemplateRecord,
-        TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase, VolumeRecord, VolumeRole,
+        Boot, CheckRecord, ClientToken, CopyRecord, EventFilter, EventRange, Made, NewEvent, Reserved, Store,
+        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
+        VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -303,9 +305,22 @@ async fn resets_that_wait(store: &Store) {
         checked_at: Some(Time(2)),
         ..check.clone()
     };
-    store.credential_checked(&CheckRecord { task: Uuid::now_v7(), ..settled.clone() }).await.unwrap();
+    let told = NewEvent {
+        at: Time(2),
+        kind: EventKind::VmCredentials,
+        vm: Some(check.vm),
+        vm_name: None,
+        node: None,
+        task: Some(task.id),
+        message: "settled".to_owned(),
+        details: serde_json::json!({}),
+    };
+    let superseded = CheckRecord { task: Uuid::now_v7(), ..settled.clone() };
+    store.credential_checked(&superseded, told.clone()).await.unwrap();
     assert!(store.credential_checks().await.unwrap().contains(&check));
-    store.credential_checked(&settled).await.unwrap();
+    store.credential_checked(&settled, told).await.unwrap();
+    let filter = EventFilter { vm: Some(check.vm.to_string()), ..EventFilter::default() };
+    assert_eq!(store.events(&filter, None, 9).await.unwrap().1, 1);
     assert!(store.credential_checks().await.unwrap().contains(&settled));
     store.reset_waits_no_more(&settled, task.id, "{\"a\":1}").await.unwrap();
     assert_eq!(store.credential_checks().await.unwrap(), [CheckRecord { state: CheckState::Pending, ..keys }]);
@@ -430,6 +445,7 @@ async fn on_sqlite() {
     old_tasks(&store).await;
     ledger(&store).await;
     resets_that_wait(&store).await;
+    events(&store).await;
     takes_many_writers(&store).await;
     // Opened again, it is the same.
     drop(store);
@@ -449,7 +465,59 @@ async fn on_postgresql() {
     old_tasks(&store).await;
     ledger(&store).await;
     resets_that_wait(&store).await;
+    events(&store).await;
     takes_many_writers(&store).await;
+}
+
+/// Tasks are told with their ends, in one; numbers follow the order in which transactions end, however many there are at once.
+async fn events(store: &Store) {
+    let owner = vm("told", Uuid::nil());
+    let before = store.event_range().await.unwrap().last;
+    let TaskRecord { id, .. } = {
+        let target = Target { kind: "vm".to_owned(), id: owner.id, name: owner.name.clone() };
+        let told = TaskRecord { target, ..task() };
+        store.insert_task(&told, None, None).await.unwrap();
+        told
+    };
+    store.set_task_state(id, TaskState::Unwinding, None, None).await.unwrap();
+    store.set_task_state(id, TaskState::Failed, None, Some("no JSON".to_owned())).await.unwrap();
+    let filter = EventFilter { vm: Some("TOLD".to_owned()), ..EventFilter::default() };
+    let last = store.event_range().await.unwrap().last;
+    let told = store.events_after(&filter, before, last, 100).await.unwrap();
+    let kinds: Vec<EventKind> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::TaskStarted, EventKind::TaskFailed]);
+    assert_eq!((told[0].task, told[0].vm, told[0].id), (Some(id), Some(owner.id), before as u64 + 1));
+    let of_kind = EventFilter { kinds: vec![EventKind::TaskFailed], task: Some(id), ..EventFilter::default() };
+    let (page, total) = store.events(&of_kind, None, 10).await.unwrap();
+    assert_eq!((page.len(), total, page[0].id), (1, 1, told[1].id));
+    assert_eq!(store.events(&of_kind, Some(told[1].id as i64), 10).await.unwrap().0.len(), 0);
+
+    // Whoever reads up to the last number misses none below it.
+    let writers = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                store.insert_task(&task(), None, None).await.unwrap();
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let (mut seen, mut news) = (last, store.follow_events());
+    while seen < last + 160 {
+        news.changed().await.unwrap();
+        let now = store.event_range().await.unwrap().last;
+        let told = store.events_after(&EventFilter::default(), seen, now, 1000).await.unwrap();
+        assert_eq!(told.len() as i64, now - seen);
+        assert!(told.iter().zip(seen + 1..).all(|(event, number)| event.id == number as u64));
+        seen = now;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    store.forget_events(Time(0), 10).await.unwrap();
+    assert_eq!(store.event_range().await.unwrap(), EventRange { first: seen - 9, last: seen });
+    store.forget_events(Time(i64::MAX), 10).await.unwrap();
+    assert_eq!(store.event_range().await.unwrap(), EventRange { first: seen + 1, last: seen });
 }
 
 /// What was made is known as long as it may be there: it goes with the last row that refers to it, but not with its node's.

@@ -20,6 +20,7 @@ mod credentials;
 mod credentials_boot;
 mod credentials_offline;
 mod debian;
+mod events;
 mod faults;
 mod foreign;
 mod fuzz;

@@ -1,6 +1,6 @@
 //! The VMs, found by id or by name.
 
-use super::{Entry, Seen};
+use super::{Entry, Seen, change::Change};
 use crate::store::{VmRecord, name_key};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,6 +14,8 @@ pub(super) struct Entries {
     by_id: HashMap<Uuid, Entry>,
     /// By the key of the name: 10,000 names aren't brought to lower case for each call.
     by_name: BTreeSet<(Arc<str>, Uuid)>,
+    /// What has changed, and wasn't told yet.
+    changes: Vec<Change>,
 }
 
 impl Entries {
@@ -44,16 +46,30 @@ impl Entries {
 
     /// Changes a VM, a new one of this node if there is none.
     pub(super) fn change_or_add(&mut self, id: Uuid, node: &str, f: impl FnOnce(&mut Entry)) {
+        let is_new = !self.by_id.contains_key(&id);
         let new = || Entry { node: node.to_owned(), record: None, seen: None, name_key: Arc::default() };
         self.by_id.entry(id).or_insert_with(new);
-        self.change(id, f);
+        self.change_from(id, is_new, f);
     }
 
     /// Changes a VM, if it is there.
     pub(super) fn change(&mut self, id: Uuid, f: impl FnOnce(&mut Entry)) {
+        self.change_from(id, false, f);
+    }
+
+    fn change_from(&mut self, id: Uuid, is_new: bool, f: impl FnOnce(&mut Entry)) {
         let Some(entry) = self.by_id.get_mut(&id) else { return };
+        let before = (!is_new).then(|| entry.state());
+        let (was, managed, seen_before) = (entry.name().to_owned(), entry.record.is_some(), entry.seen.is_some());
         f(entry);
         let gone = entry.record.is_none() && entry.seen.is_none();
+        let now = (!gone).then(|| entry.state());
+        if before != now {
+            let name = if gone { was } else { entry.name().to_owned() };
+            let managed = managed || entry.record.is_some();
+            let node = entry.node.clone();
+            self.changes.push(Change { id, name, node, managed, before, now, seen_before });
+        }
         let key = name_key(entry.name());
         if gone || *entry.name_key != *key {
             let before = std::mem::replace(&mut entry.name_key, key.into());
@@ -65,6 +81,11 @@ impl Entries {
             }
         }
     }
+
+    /// What has changed since this was asked the last time.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
 }
 
 impl FromIterator<VmRecord> for Entries {
@@ -74,6 +95,8 @@ impl FromIterator<VmRecord> for Entries {
             let node = record.node.clone();
             entries.change_or_add(record.id, &node, |entry| entry.record = Some(record));
         }
+        // They were there before this server was.
+        entries.changes.clear();
         entries
     }
 }

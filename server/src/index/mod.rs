@@ -4,6 +4,7 @@
 //! nodes tell (definitions, power states), by events and by scans. Only the reconciler and the operations write;
 //! everything is in memory.
 
+mod change;
 mod entries;
 mod entry;
 mod volumes;
@@ -12,6 +13,7 @@ pub use entry::{Entry, Seen};
 
 use crate::{
     Error, Result,
+    events::Events,
     store::{VmRecord, VolumeRecord},
 };
 use api::{
@@ -37,6 +39,8 @@ pub struct Index {
     /// Counts the changes, so that somebody can wait for one.
     version: watch::Sender<u64>,
     reads: AtomicU64,
+    /// Where changes are told, in their order.
+    events: Events,
 }
 
 #[derive(Default)]
@@ -59,14 +63,19 @@ pub struct NodeSight {
 
 impl Index {
     /// An index with the store's records and nodes that have told nothing yet.
-    pub fn new(records: Vec<VmRecord>, volumes: Vec<VolumeRecord>, nodes: impl Iterator<Item = String>) -> Index {
+    pub fn new(
+        records: Vec<VmRecord>,
+        volumes: Vec<VolumeRecord>,
+        nodes: impl Iterator<Item = String>,
+        events: Events,
+    ) -> Index {
         let inner = Inner {
             entries: records.into_iter().collect(),
             volumes: volumes.into_iter().collect(),
             nodes: nodes.map(|name| (name, NodeSight::default())).collect(),
             gone: HashMap::new(),
         };
-        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0) }
+        Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0), events }
     }
 
     /// A number for a read of a node that is about to begin; see [`Index::observe`].
@@ -123,9 +132,13 @@ impl Index {
                         seen.at = Time::now();
                     }
                     Some(seen) if seen.read > read => {}
-                    Some(seen) => {
+                    Some(_) => {
                         // The state counts at once; the configuration may have changed with it.
-                        (seen.power, seen.at, seen.read) = (status.power, Time::now(), read);
+                        inner.entries.change(status.uuid, |entry| {
+                            if let Some(seen) = &mut entry.seen {
+                                (seen.power, seen.at, seen.read) = (status.power, Time::now(), read);
+                            }
+                        });
                         unread.push(status.uuid);
                     }
                     None => unread.push(status.uuid),
@@ -326,7 +339,16 @@ impl Index {
     }
 
     fn write(&self, f: impl FnOnce(&mut Inner)) {
-        f(&mut self.inner.write().unwrap_or_else(PoisonError::into_inner));
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        f(&mut inner);
+        for change in inner.entries.take_changes() {
+            // What a node that is looked at for the first time has was there before.
+            let is_known = |node: &String| inner.nodes.get(node).is_some_and(|sight| sight.scanned_at.is_some());
+            if change.is_news(is_known(&change.node)) {
+                self.events.tell(change.into_event());
+            }
+        }
+        drop(inner);
         self.version.send_modify(|version| *version += 1);
     }
 }
@@ -367,7 +389,7 @@ mod tests {
     }
 
     fn index() -> Index {
-        Index::new(Vec::new(), Vec::new(), ["a".to_owned(), "b".to_owned()].into_iter())
+        Index::new(Vec::new(), Vec::new(), ["a".to_owned(), "b".to_owned()].into_iter(), Events::default())
     }
 
     #[test]

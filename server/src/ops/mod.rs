@@ -6,6 +6,7 @@ use uuid::Uuid;
 pub mod audit;
 pub mod console;
 pub mod copies;
+pub mod event;
 pub mod find;
 pub mod iso;
 pub mod keypair;

@@ -45,7 +45,8 @@ pub fn read_id_cursor(page: &Page) -> Result<Option<Uuid>> {
     read_cursor(cursor)?.parse().map(Some).map_err(|_| foreign_cursor())
 }
 
-fn foreign_cursor() -> Error {
+/// A cursor that can't be one of ours.
+pub fn foreign_cursor() -> Error {
     Error::field("cursor", "is not one that this method gave; begin again without it")
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP side: one route for all methods, and those that are no methods.
 
-use super::{Answer, Table, browser, openapi, request, sockets};
+use super::{Answer, Table, browser, openapi, request, sockets, stream};
 use crate::{App, Context, Error, Result, auth, auth::Caller, metrics::export, problem};
 use api::Problem;
 use axum::{
@@ -45,6 +45,7 @@ pub fn router(app: App, table: Table) -> Router {
         .route("/readyz", get(ready))
         .route(OPENAPI, get(document))
         .route("/metrics", get(metrics))
+        .route("/api/events", get(stream::events))
         .route("/api/{method}", post(call))
         .route("/api/vnc-console/{vm}", get(sockets::vnc))
         .route("/api/serial-console/{vm}", get(sockets::serial))
@@ -157,11 +158,20 @@ async fn read_body(body: Body) -> Result<Vec<u8>> {
 }
 
 pub(super) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Caller> {
+    // No page can make a browser send a token, so that needs no look at where it comes from.
+    if !headers.contains_key(header::AUTHORIZATION) && browser::session(headers).is_some() {
+        browser::must_be_ours(headers)?;
+    }
+    authenticate_reader(app, headers).await
+}
+
+/// The same for what only reads. Browsers don't say from which page such a request comes when it is one of ours, and keep the
+/// answer from any other.
+pub(super) async fn authenticate_reader(app: &App, headers: &HeaderMap) -> Result<Caller> {
     let header = match (headers.get(header::AUTHORIZATION), browser::session(headers)) {
-        // No page can make a browser send this one, so it needs no look at where it comes from.
         (Some(header), _) => header,
         (None, Some(session)) => {
-            browser::must_be_ours(headers)?;
+            browser::page(headers)?;
             return auth::authenticate_session(&app.store, session).await;
         }
         (None, None) => return Err(Error::Unauthenticated("a token is needed")),
@@ -197,7 +207,7 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>, Extension(id): Extension<Uuid>, headers: HeaderMap) -> Response {
     let text = async {
         // Whoever has a token is a viewer at least.
-        authenticate(&shared.app, &headers).await?;
+        authenticate_reader(&shared.app, &headers).await?;
         export::export(&shared.app).await
     };
     match text.await {

@@ -6,6 +6,7 @@ mod openapi;
 mod replay;
 mod request;
 mod sockets;
+mod stream;
 mod strict;
 
 pub use http::router;
@@ -272,13 +273,14 @@ mod tests {
             config: Config::default(),
             store: Store::open("sqlite::memory:").await.unwrap(),
             nodes: crate::nodes::Nodes::new(tokio::sync::mpsc::unbounded_channel().0),
-            events: tokio::sync::mpsc::unbounded_channel().0,
+            node_events: tokio::sync::mpsc::unbounded_channel().0,
+            events: Default::default(),
             copies: crate::copies::Copies::default(),
             metrics: std::sync::Arc::new(crate::metrics::Metrics::begin(Default::default(), None).await.0),
             later: crate::later::Later::default(),
             credential_checks: Default::default(),
             consoles: crate::console::Consoles::default(),
-            index: Index::new(Vec::new(), Vec::new(), std::iter::empty()),
+            index: Index::new(Vec::new(), Vec::new(), std::iter::empty(), Default::default()),
             tasks: task::Tasks::new(),
             recovered: true.into(),
             started_at: api::Time::now(),

@@ -2,7 +2,7 @@
 
 use super::{
     browser,
-    http::{Shared, authenticate, respond, respond_error},
+    http::{Shared, authenticate, authenticate_reader, respond, respond_error},
 };
 use crate::{
     App, Error, Result, auth,
@@ -138,7 +138,7 @@ pub(super) async fn recording(
     headers: HeaderMap,
 ) -> Response {
     let found = async {
-        let caller = authenticate(&shared.app, &headers).await?;
+        let caller = authenticate_reader(&shared.app, &headers).await?;
         if caller.role < Access::Administrator {
             let needs = Access::Administrator.as_str();
             return Err(Error::Forbidden { method: "the download of a recording".to_owned(), needs });

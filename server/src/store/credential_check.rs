@@ -1,6 +1,6 @@
 //! Resets of credentials that wait for a boot of their guest.
 
-use super::{Store, failed, parse_uuid, task::close_journal_with};
+use super::{NewEvent, Store, event, failed, parse_uuid, task::close_journal_with};
 use crate::{Error, Result};
 use api::{
     Time,
@@ -100,18 +100,24 @@ impl Store {
         transaction.commit().await.map_err(failed(doing))
     }
 
-    /// Notes what came of a reset, if it is still the last one.
-    pub async fn credential_checked(&self, check: &CheckRecord) -> Result<()> {
-        sqlx::query("update credential_check set state = $1, reason = $2, checked_at = $3 where vm = $4 and task = $5")
-            .bind(check.state.as_str())
-            .bind(&check.reason)
-            .bind(check.checked_at.map(|at| at.0))
-            .bind(check.vm.to_string())
-            .bind(check.task.to_string())
-            .execute(&self.pool)
-            .await
-            .map(|_| ())
-            .map_err(failed("note what came of a reset"))
+    /// Notes what came of a reset, if it is still the last one, and tells it.
+    pub async fn credential_checked(&self, check: &CheckRecord, told: NewEvent) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let query = sqlx::query(
+            "update credential_check set state = $1, reason = $2, checked_at = $3 where vm = $4 and task = $5",
+        )
+        .bind(check.state.as_str())
+        .bind(&check.reason)
+        .bind(check.checked_at.map(|at| at.0))
+        .bind(check.vm.to_string())
+        .bind(check.task.to_string());
+        let doing = "note what came of a reset";
+        if query.execute(&mut *transaction).await.map_err(failed(doing))?.rows_affected() > 0 {
+            event::insert(&mut transaction, &[told]).await?;
+        }
+        transaction.commit().await.map_err(failed(doing))?;
+        self.events_told();
+        Ok(())
     }
 }
 

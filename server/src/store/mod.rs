@@ -6,6 +6,7 @@
 mod audit;
 mod client_token;
 mod credential_check;
+mod event;
 mod history;
 mod keypair;
 mod leftover;
@@ -22,6 +23,7 @@ mod volume;
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
+pub use event::{EventFilter, EventRange, NewEvent};
 pub use history::{DAMAGED, History, LEVELS, Level, RollUp, Tick};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
@@ -49,12 +51,15 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// A database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
     sqlite: bool,
+    /// Counts the transactions that told events.
+    told: watch::Sender<u64>,
     _in_use: Arc<InUse>,
 }
 
@@ -105,7 +110,7 @@ impl Store {
             .map_err(failed("open the database"))?;
         let in_use = lock(&pool, &url).await?;
         migrations().run(&pool).await.map_err(|error| Error::Internal(format!("migrate the database: {error}")))?;
-        Ok(Store { pool, sqlite, _in_use: Arc::new(in_use) })
+        Ok(Store { pool, sqlite, told: watch::Sender::new(0), _in_use: Arc::new(in_use) })
     }
 
     /// The URL of the default database in a data directory.
@@ -169,6 +174,7 @@ fn migrations() -> Migrator {
         step(7, "made", include_str!("../../migrations/0007_made.sql")),
         step(8, "keypair", include_str!("../../migrations/0008_keypair.sql")),
         step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
+        step(10, "event", include_str!("../../migrations/0010_event.sql")),
     ])
 }
 

@@ -1,11 +1,13 @@
 //! The journal of tasks and their steps.
 
-use super::{AuditRecord, ClientToken, Made, Store, audit, client_token, failed, made, parse_uuid};
+use super::{AuditRecord, ClientToken, Made, NewEvent, Store, audit, client_token, event, failed, made, parse_uuid};
 use crate::{Error, Result};
 use api::{
-    Time,
+    Problem, Time,
+    event::EventKind,
     task::{StepState, Target, TaskState},
 };
+use serde_json::json;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 use uuid::Uuid;
 
@@ -93,7 +95,10 @@ impl Store {
         if let Some(entry) = entry {
             audit::insert(&mut *transaction, entry).await?;
         }
-        transaction.commit().await.map_err(failed("journal a task"))
+        event::insert(&mut transaction, &[task.event()]).await?;
+        transaction.commit().await.map_err(failed("journal a task"))?;
+        self.events_told();
+        Ok(())
     }
 
     /// Ends a task, or marks it as unwinding.
@@ -105,6 +110,7 @@ impl Store {
         error: Option<String>,
     ) -> Result<()> {
         let finished = matches!(state, TaskState::Done | TaskState::Failed).then(|| Time::now().0);
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "update task set state = $1, result = coalesce($2, result), error = coalesce($3, error), finished_at = $4
              where id = $5",
@@ -114,10 +120,15 @@ impl Store {
         .bind(error)
         .bind(finished)
         .bind(id.to_string())
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await
-        .map(|_| ())
-        .map_err(failed("journal a task's state"))
+        .map_err(failed("journal a task's state"))?;
+        if finished.is_some() {
+            tell_end(&mut transaction, id).await?;
+        }
+        transaction.commit().await.map_err(failed("journal a task's state"))?;
+        self.events_told();
+        Ok(())
     }
 
     /// Notes how far a task's copy is, in hundredths of a percent. A late note of an earlier moment changes nothing.
@@ -181,7 +192,10 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("journal a task's end"))?;
-        transaction.commit().await.map_err(failed("journal a task's end"))
+        tell_end(&mut transaction, task).await?;
+        transaction.commit().await.map_err(failed("journal a task's end"))?;
+        self.events_told();
+        Ok(())
     }
 
     /// Sets what has become of a step.
@@ -301,6 +315,47 @@ pub(super) async fn close_journal_with(transaction: &mut Transaction<'_, Any>, t
         .await
         .map(|_| ())
         .map_err(failed("end a journal"))
+}
+
+/// Tells that a task has ended, within the transaction that says so.
+async fn tell_end(transaction: &mut Transaction<'_, Any>, id: Uuid) -> Result<()> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("select {COLUMNS} from task where id = $1")))
+        .bind(id.to_string())
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("read a task"))?;
+    match row {
+        Some(row) => event::insert(transaction, &[read(&row)?.event()]).await,
+        None => Ok(()),
+    }
+}
+
+impl TaskRecord {
+    /// What is told of it: that it has begun, or how it ended.
+    fn event(&self) -> NewEvent {
+        let error = self.error.as_deref().and_then(|error| serde_json::from_str::<Problem>(error).ok());
+        let (kind, how) = match (self.state, &error) {
+            (TaskState::Done, _) => (EventKind::TaskDone, "done".to_owned()),
+            (TaskState::Failed, Some(error)) => (EventKind::TaskFailed, format!("failed: {}", error.detail)),
+            (TaskState::Failed, None) => (EventKind::TaskFailed, "failed".to_owned()),
+            (TaskState::Running | TaskState::Unwinding, _) => (EventKind::TaskStarted, "started".to_owned()),
+        };
+        let mut details = json!({"method": self.method, "caller": self.caller, "target": self.target});
+        if let Some(error) = error.filter(|_| kind == EventKind::TaskFailed) {
+            details["error"] = json!(error);
+        }
+        let is_vm = self.target.kind == "vm";
+        NewEvent {
+            at: self.finished_at.unwrap_or(self.created_at),
+            kind,
+            vm: is_vm.then_some(self.target.id),
+            vm_name: is_vm.then(|| self.target.name.clone()),
+            node: (self.target.kind == "node").then(|| self.target.name.clone()),
+            task: Some(self.id),
+            message: format!("{} of {} {}: {how}", self.method, self.target.kind, self.target.name),
+            details,
+        }
+    }
 }
 
 async fn end_steps(transaction: &mut Transaction<'_, Any>, task: Uuid, ended: &[Ended]) -> Result<()> {

@@ -10,6 +10,9 @@
 
 pub mod browser;
 pub mod fleet;
+// The bench has no use for it.
+#[allow(dead_code)]
+pub mod follower;
 pub mod login;
 mod node;
 pub mod server;

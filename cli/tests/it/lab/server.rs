@@ -37,11 +37,15 @@ impl Server {
 
     /// The same, through a program that becomes it: with other mounts, another clock.
     pub fn start_within(dir: &Path, through: &[&str], env: &[(&str, &str)]) -> Server {
+        Server::start_at("127.0.0.1:0", dir, through, env)
+    }
+
+    fn start_at(address: &str, dir: &Path, through: &[&str], env: &[(&str, &str)]) -> Server {
         let log = fs::File::options().create(true).append(true).open(dir.join("server.log")).unwrap();
         let line = [through, &[VMYARD]].concat();
         let mut child = Command::new(line[0])
             .args(&line[1..])
-            .args(["serve", "--listen", "127.0.0.1:0", "--stop-at-eof"])
+            .args(["serve", "--listen", address, "--stop-at-eof"])
             .arg("--config")
             .arg(dir.join("vmyard.toml"))
             .arg("--data-dir")
@@ -96,6 +100,15 @@ impl Server {
         let _ = self.child.kill();
         self.child.wait().unwrap();
         *self = Server::start(&self.dir.clone(), env);
+    }
+
+    /// Kills it, and starts it again at the address that it had.
+    #[allow(dead_code)]
+    pub fn kill_and_restart_there(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        let address = self.url.trim_start_matches("http://").to_owned();
+        *self = Server::start_at(&address, &self.dir.clone(), &[], &[]);
     }
 
     /// Ends it with SIGTERM; returns whether it ended well.

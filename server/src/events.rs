@@ -1,0 +1,166 @@
+//! Writing down what happens beside the tasks. What tasks do is written with them, by the store.
+//!
+//! Whoever notices something tells it here and goes on at once; one writer gives the events their numbers, in the order
+//! in which they were told. Those who follow them read them from the store, and are only woken from here.
+
+use crate::{
+    App,
+    store::{NewEvent, Store},
+};
+use api::{Time, event::EventKind};
+use serde_json::json;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// How many events wait at most while they can't be written; those beyond are lost, and counted.
+const WAITING: usize = 10_000;
+/// How many are written at a time.
+const AT_ONCE: usize = 500;
+/// The time between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where events are told. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    writer: mpsc::UnboundedSender<NewEvent>,
+    /// How many clients follow the events.
+    followers: Arc<AtomicUsize>,
+}
+
+/// What was told, for the writer.
+pub type Told = mpsc::UnboundedReceiver<NewEvent>;
+
+impl Default for Events {
+    /// Nobody writes them down.
+    fn default() -> Events {
+        Events::new().0
+    }
+}
+
+impl Events {
+    /// With what [`write_for_ever`] writes.
+    pub fn new() -> (Events, Told) {
+        let (writer, told) = mpsc::unbounded_channel();
+        (Events { writer, followers: Arc::default() }, told)
+    }
+
+    /// Tells that something has happened.
+    pub fn tell(&self, event: NewEvent) {
+        // Nobody writes any more: the server goes down.
+        let _ = self.writer.send(event);
+    }
+
+    /// Counts a client until this is dropped.
+    pub fn follow(&self) -> Follower {
+        self.followers.fetch_add(1, Ordering::SeqCst);
+        Follower(Arc::clone(&self.followers))
+    }
+
+    /// How many clients follow the events.
+    pub fn clients(&self) -> usize {
+        self.followers.load(Ordering::SeqCst)
+    }
+
+    /// Tells of a VM.
+    pub fn tell_of_vm(&self, app: &App, vm: Uuid, kind: EventKind, what: &str, details: serde_json::Value) {
+        let Some(entry) = app.index.get(vm) else { return };
+        let name = entry.name().to_owned();
+        self.tell(NewEvent {
+            at: Time::now(),
+            kind,
+            vm: Some(vm),
+            message: format!("{name}: {what}"),
+            vm_name: Some(name),
+            node: Some(entry.node),
+            task: None,
+            details,
+        });
+    }
+}
+
+/// A client that follows the events.
+pub struct Follower(Arc<AtomicUsize>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// About nothing in particular.
+pub fn general(kind: EventKind, message: String, details: serde_json::Value) -> NewEvent {
+    NewEvent { at: Time::now(), kind, vm: None, vm_name: None, node: None, task: None, message, details }
+}
+
+/// Runs until nobody can tell anything any more: writes what is told. What can't be written is tried again.
+pub async fn write_for_ever(store: Store, mut told: Told) {
+    let (mut waiting, mut lost): (Vec<NewEvent>, u64) = (Vec::new(), 0);
+    loop {
+        if waiting.is_empty() {
+            if told.recv_many(&mut waiting, AT_ONCE).await == 0 {
+                return;
+            }
+        } else {
+            // The last attempt has failed.
+            tokio::time::sleep(PAUSE).await;
+            while let Ok(event) = told.try_recv() {
+                match waiting.len() < WAITING {
+                    true => waiting.push(event),
+                    false => lost += 1,
+                }
+            }
+        }
+        if lost > 0 {
+            let message = format!("{lost} events could not be written, and are lost");
+            waiting.push(general(EventKind::EventsLost, message, json!({"count": lost})));
+        }
+        match write(&store, &mut waiting).await {
+            Ok(()) => lost = 0,
+            Err(error) => {
+                tracing::warn!(%error, waiting = waiting.len(), lost, "events can't be written now");
+                waiting.retain(|event| event.kind != EventKind::EventsLost);
+            }
+        }
+    }
+}
+
+async fn write(store: &Store, waiting: &mut Vec<NewEvent>) -> crate::Result<()> {
+    while !waiting.is_empty() {
+        let some = waiting.len().min(AT_ONCE);
+        store.insert_events(&waiting[..some]).await?;
+        waiting.drain(..some);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{EventFilter, EventRange};
+
+    #[tokio::test]
+    async fn numbers_have_no_holes_and_what_is_old_goes() {
+        let store = Store::open("sqlite::memory:").await.unwrap();
+        assert_eq!(store.event_range().await.unwrap(), EventRange { first: 1, last: 0 });
+        let (events, told) = Events::new();
+        for number in 0..1200 {
+            events.tell(general(EventKind::NodeState, number.to_string(), json!({})));
+        }
+        drop(events);
+        write_for_ever(store.clone(), told).await;
+        assert_eq!(store.event_range().await.unwrap(), EventRange { first: 1, last: 1200 });
+        let all = store.events_after(&EventFilter::default(), 0, 1200, 2000).await.unwrap();
+        assert!(all.iter().enumerate().all(|(at, event)| event.id == at as u64 + 1 && event.message == at.to_string()));
+        store.forget_events(Time(0), 1000).await.unwrap();
+        assert_eq!(store.event_range().await.unwrap(), EventRange { first: 201, last: 1200 });
+        store.forget_events(Time(i64::MAX), 1000).await.unwrap();
+        assert_eq!(store.event_range().await.unwrap(), EventRange { first: 1201, last: 1200 });
+    }
+}
