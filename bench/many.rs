@@ -1,7 +1,7 @@
 //! Many VMs: reads over 10,000, many clients at once, memory, and the CPU of an idle server.
 
 use crate::{
-    lab::{Lab, Server, fleet::Fleet},
+    lab::{Lab, Server, fleet::Fleet, http_client},
     table::{alone, timed, within},
 };
 use libvirt::{Connect, flags};
@@ -67,7 +67,7 @@ struct Client<'a> {
 
 impl<'a> Client<'a> {
     fn new(server: &'a Server) -> Client<'a> {
-        Client { server, http: reqwest::blocking::Client::new() }
+        Client { server, http: http_client(Duration::from_secs(30)) }
     }
 
     fn time(&self, method: &str, body: &Value) -> Duration {
@@ -132,7 +132,7 @@ pub fn sampling() {
         | flags::STATS_BLOCK
         | flags::STATS_INTERFACE;
     let scrape = || {
-        let request = reqwest::blocking::Client::new().get(format!("{}/metrics", lab.server.url));
+        let request = http_client(Duration::from_secs(30)).get(format!("{}/metrics", lab.server.url));
         let text = request.bearer_auth(&lab.server.token).send().unwrap().text().unwrap();
         let line = text.lines().find(|line| line.starts_with("vmyard_sampler_duration_seconds{")).unwrap();
         Duration::from_secs_f64(line.rsplit(' ').next().unwrap().parse().unwrap())

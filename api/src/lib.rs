@@ -34,6 +34,7 @@ pub mod time;
 pub mod token;
 pub mod vm;
 pub mod volume;
+pub mod webhook;
 
 use garde::Validate;
 use schemars::JsonSchema;

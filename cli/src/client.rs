@@ -63,7 +63,9 @@ impl Server {
             }
         };
         // The token goes to the server that was named, not to whatever the environment has for a proxy.
-        let http = blocking::Client::builder().no_proxy().timeout(timeout).build();
+        let http = blocking::Client::builder().no_proxy().timeout(timeout);
+        // Without TLS no certificates are looked for: a machine may have none.
+        let http = if self.url.starts_with("https:") { http } else { http.tls_certs_only([]) }.build();
         let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
         Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
     }

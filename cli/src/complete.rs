@@ -6,7 +6,7 @@ use crate::{
     client::{Client, Server},
     keypair,
     lists::Kind,
-    network, node, orphan, pool, task, template, token, vm, volume,
+    network, node, orphan, pool, task, template, token, vm, volume, webhook,
 };
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::CompletionCandidate;
@@ -66,6 +66,11 @@ pub fn keypairs(begun: &OsStr) -> Vec<CompletionCandidate> {
 /// Tokens.
 pub fn tokens(begun: &OsStr) -> Vec<CompletionCandidate> {
     names(begun, &token::KIND, json!({}), "name", "role")
+}
+
+/// Webhooks.
+pub fn webhooks(begun: &OsStr) -> Vec<CompletionCandidate> {
+    names(begun, &webhook::KIND, json!({}), "name", "url")
 }
 
 /// Tasks, by id.

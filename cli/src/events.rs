@@ -52,7 +52,8 @@ pub struct Args {
     limit: lists::Limit,
 }
 
-fn kind(text: &str) -> Result<EventKind, String> {
+/// Reads a kind of events.
+pub fn kind(text: &str) -> Result<EventKind, String> {
     EventKind::parse(text).ok_or_else(|| format!("must be one of {}", EventKind::ALL.map(EventKind::as_str).join(", ")))
 }
 

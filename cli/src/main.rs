@@ -32,6 +32,7 @@ mod template;
 mod token;
 mod vm;
 mod volume;
+mod webhook;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
@@ -102,6 +103,9 @@ enum Verb {
     Audit(audit::Verb),
     /// List what has happened to VMs, nodes and tasks, the newest first; or follow it as it happens
     Events(events::Args),
+    /// Work with webhooks: who is sent events
+    #[command(subcommand)]
+    Webhook(webhook::Verb),
     /// Print the API's OpenAPI document
     Openapi,
     /// Print a shell's completion script: source <(vmyard completion bash)
@@ -109,6 +113,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // One library for TLS in the whole program. It fails only where there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // The shell asks for candidates: nothing else happens then.
     CompleteEnv::with_factory(Cli::command).var(completion::VARIABLE).complete();
     let cli = Cli::parse();
@@ -147,6 +153,7 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Keypair(verb) => keypair::run(client, output, verb),
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
+        Verb::Webhook(verb) => webhook::run(client, output, verb),
         Verb::Serve(_) | Verb::Events(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
     }
 }

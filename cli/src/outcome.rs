@@ -19,6 +19,7 @@ use api::{
     token::{CreateToken, DeleteToken},
     vm::{CreateVm, DeleteVm, PauseVm, RebootVm, ResumeVm, StartVm, StopVm},
     volume::{AttachVolume, CloneVolume, CreateVolume, DeleteVolume, DetachVolume, ResizeVolume},
+    webhook::{CreateWebhook, DeleteWebhook},
 };
 use serde_json::Value;
 
@@ -114,6 +115,11 @@ pub fn text(method: &str, reply: &Value) -> String {
             None => format!("token {} is made; its secret is not told any more", of(reply, "name")),
         },
         DeleteToken::NAME => format!("token {} is deleted", of(reply, "name")),
+        CreateWebhook::NAME => match reply["secret"].as_str() {
+            Some(secret) => secret.to_owned(),
+            None => format!("webhook {} is made; its secret is not told any more", of(reply, "name")),
+        },
+        DeleteWebhook::NAME => format!("webhook {} is deleted", of(reply, "name")),
         CancelTask::NAME => {
             format!(
                 "task {} ({} of {}) is {}",

@@ -75,10 +75,8 @@ impl MetricsSettings {
         };
         if let Some(url) = &self.url {
             let parsed = reqwest::Url::parse(url).map_err(|error| ("url", format!("is no URL: {error}")))?;
-            if parsed.scheme() != "http" || parsed.host_str().is_none() {
-                let why =
-                    format!("must be http://HOST:PORT, is {url}; for one behind TLS, put a proxy on this machine");
-                return Err(("url", why));
+            if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+                return Err(("url", format!("must be http://HOST:PORT, or https://; it is {url}")));
             }
         }
         between("interval_s", self.interval_s, 1, 300)?;

@@ -15,6 +15,7 @@ mod credential_checks;
 mod error;
 mod events;
 mod housekeeping;
+mod http;
 mod images;
 mod index;
 mod interfaces;
@@ -41,6 +42,7 @@ mod ssh_key;
 pub mod store;
 mod sync;
 mod task;
+mod webhooks;
 
 pub use app::{App, Context};
 pub use config::Config;

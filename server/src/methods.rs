@@ -3,7 +3,7 @@
 use crate::{
     ops::{
         audit, console, event, iso, keypair, network, nic, node, orphan, pool, session, snapshot, task, template,
-        token, vm, volume,
+        token, vm, volume, webhook,
     },
     rpc::Table,
 };
@@ -84,4 +84,8 @@ pub fn table() -> Table {
         .work(token::delete)
         .read(audit::list)
         .read(event::list)
+        .work(webhook::create)
+        .read(webhook::list)
+        .read(webhook::describe)
+        .work(webhook::delete)
 }

@@ -18,6 +18,7 @@ use crate::{
     reconcile, rpc,
     store::{Store, name_key},
     task::{Tasks, hold, recover},
+    webhooks,
 };
 use api::event::EventKind;
 use axum::serve::ListenerExt;
@@ -150,6 +151,7 @@ async fn start(mut config: Config) -> Result<App> {
     let started = format!("Vmyard {version} has started");
     app.events.tell(events::general(EventKind::ServerStarted, started, json!({"version": version})));
     tokio::spawn(events::write_for_ever(app.store.clone(), told));
+    webhooks::begin(&app).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
     if app.metrics.keeps() {
         tokio::spawn(metrics::write_for_ever(app.metrics.clone(), history_path, ticks));

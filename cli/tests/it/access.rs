@@ -1,6 +1,6 @@
 //! Who may call what: tokens, browsers' sessions, and the audit of it. Secrets are found nowhere.
 
-use crate::lab::{Answer, Directory, Lab, Server, eventually};
+use crate::lab::{Answer, Directory, Lab, Server, eventually, http_client};
 use api::Time;
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
@@ -249,7 +249,7 @@ pub fn is_nowhere(dir: &Path, secret: &str, in_place: &[&str]) {
 
 /// Posts as a browser does, with these headers. Returns the cookie that is set, too.
 fn browse(server: &Server, method: &str, headers: &[(&str, &str)], body: Value) -> (Answer, Option<String>) {
-    let client = reqwest::blocking::Client::new();
+    let client = http_client(Duration::from_secs(30));
     let mut request = client.post(format!("{}/api/{method}", server.url)).header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);

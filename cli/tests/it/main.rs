@@ -58,3 +58,4 @@ mod transports;
 mod two_nodes;
 mod volumes;
 mod volumes_crash;
+mod webhooks;

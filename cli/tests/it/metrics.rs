@@ -2,7 +2,7 @@
 
 use crate::access::token;
 use crate::lab::{
-    Lab, TestVm, cached, eventually, request, tiny,
+    Lab, TestVm, cached, eventually, http_client, request, tiny,
     trouble::{Clock, Cramped},
 };
 use api::Time;
@@ -362,7 +362,7 @@ fn on_the_command_line() {
 }
 
 fn scraped(lab: &Lab, token: Option<&str>) -> (u16, String) {
-    let request = reqwest::blocking::Client::new().get(format!("{}/metrics", lab.server.url));
+    let request = http_client(Duration::from_secs(30)).get(format!("{}/metrics", lab.server.url));
     let request = match token {
         Some(token) => request.bearer_auth(token),
         None => request,

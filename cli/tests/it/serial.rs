@@ -1,7 +1,7 @@
 //! Serial lines of VMs: what was said before, many who watch and one who types, and what befalls a session.
 
 use crate::access::{called_with, token};
-use crate::lab::{Lab, Socket, TestVm, eventually};
+use crate::lab::{Lab, Socket, TestVm, eventually, http_client};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -339,7 +339,7 @@ fn recordings() {
     assert_eq!(lab.ok("list-recordings", json!({"vm": "another"}))["total"], 0);
     let path = format!("/api/recordings/{id}");
     let get = |token: &str| {
-        let response = reqwest::blocking::Client::new()
+        let response = http_client(Duration::from_secs(30))
             .get(format!("{}{path}", lab.server.url))
             .bearer_auth(token)
             .send()

@@ -47,9 +47,9 @@ struct Row {
 /// What was measured, as that server keeps it.
 pub(super) async fn query(url: &str, vm: Uuid, range: Range, aggregate: Aggregate) -> Result<Vec<Series>> {
     let failed = |error: reqwest::Error| unusable(&error.without_url().to_string());
-    let client = reqwest::Client::builder().timeout(ANSWER).build().map_err(failed)?;
     let address = format!("{}/api/v1/query_range", url.trim_end_matches('/'));
     let address = reqwest::Url::parse(&address).map_err(|error| unusable(&error.to_string()))?;
+    let client = crate::http::client(&address).timeout(ANSWER).build().map_err(failed)?;
     let asked = queries(vm, range, aggregate).into_iter().map(|query| {
         let (client, address) = (&client, address.clone());
         async move { ask(client, address, &query, range).await }

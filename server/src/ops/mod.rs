@@ -24,6 +24,7 @@ mod template_image;
 pub mod token;
 pub mod vm;
 pub mod volume;
+pub mod webhook;
 
 /// Goes on with a deletion that was cut off, unless a task is at work on the object.
 async fn finish_deletion(

@@ -19,6 +19,7 @@ mod template;
 mod token;
 mod vm;
 mod volume;
+mod webhook;
 
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
@@ -35,6 +36,7 @@ pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
 pub use vm::{Reserved, VmPhase, VmRecord, VmSpec};
 pub use volume::{VolumePhase, VolumeRecord, VolumeRole};
+pub use webhook::{WebhookRecord, WebhookSecret};
 
 use crate::{Error, Result};
 use sqlx::{
@@ -175,6 +177,7 @@ fn migrations() -> Migrator {
         step(8, "keypair", include_str!("../../migrations/0008_keypair.sql")),
         step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
         step(10, "event", include_str!("../../migrations/0010_event.sql")),
+        step(11, "webhook", include_str!("../../migrations/0011_webhook.sql")),
     ])
 }
 

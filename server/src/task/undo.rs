@@ -214,6 +214,11 @@ pub enum Undo {
         /// The token.
         token: Uuid,
     },
+    /// Forgets a webhook that was made.
+    ForgetWebhook {
+        /// The webhook.
+        webhook: Uuid,
+    },
     /// Gives a domain's definition the sizes again that it had.
     RestoreSizes {
         /// Its node.
@@ -281,6 +286,7 @@ impl Undo {
             | Undo::ForgetTemplate { .. }
             | Undo::ForgetKeypair { .. }
             | Undo::ForgetToken { .. }
+            | Undo::ForgetWebhook { .. }
             | Undo::RestoreSizes { .. }
             | Undo::RestoreLabels { .. }
             | Undo::UnplugMemory { .. }
@@ -394,6 +400,7 @@ impl Undo {
             Undo::ForgetTemplate { template } => app.store.forget_template(*template).await?,
             Undo::ForgetKeypair { keypair } => app.store.forget_keypair(*keypair).await?,
             Undo::ForgetToken { token } => app.store.forget_token(*token).await?,
+            Undo::ForgetWebhook { webhook } => app.store.forget_webhook(*webhook).await?,
             Undo::DropLookupPool { node, pool } => settled(app, node, None)?.drop_lookup_pool(pool).await?,
         }
         Ok(())

@@ -30,7 +30,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
+        let http = super::server::http_client(Duration::from_secs(120));
         let base = format!("http://127.0.0.1:{port}/session");
         // No sandbox, since tests run as root; small shared memory, as in containers.
         let arguments =

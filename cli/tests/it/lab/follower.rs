@@ -28,7 +28,7 @@ pub struct Sent {
 impl Follower {
     /// Begins to follow, with a token and the id of the last event that was seen.
     pub fn with(server: &Server, query: &str, token: &str, last: Option<u64>) -> Result<Follower, (u16, Value)> {
-        let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let client = super::server::http_client(Duration::from_secs(60));
         let mut request = client.get(format!("{}/api/events{query}", server.url)).bearer_auth(token);
         if let Some(last) = last {
             request = request.header("last-event-id", last.to_string());

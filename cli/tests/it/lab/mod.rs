@@ -23,7 +23,7 @@ pub mod trouble;
 mod vm;
 
 pub use node::NodeProcess;
-pub use server::{Answer, Server};
+pub use server::{Answer, Server, http_client};
 // The bench has no use for it.
 #[allow(unused_imports)]
 pub use socket::Socket;

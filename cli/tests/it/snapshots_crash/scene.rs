@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually, trouble},
+    lab::{Lab, eventually, http_client, trouble},
     random::register_blank,
     snapshots, volumes,
 };
@@ -276,7 +276,7 @@ pub fn signal(signal: &str, pid: &str) {
 
 /// Calls a method of a server that may die meanwhile.
 pub fn post(url: &str, token: &str, method: &str, body: &Value) {
-    let http = reqwest::blocking::Client::new();
+    let http = http_client(Duration::from_secs(30));
     let request = http.post(format!("{url}/api/{method}")).header("content-type", "application/json");
     let _ = request.bearer_auth(token).body(body.to_string()).send();
 }
