@@ -14,7 +14,7 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{StatusCode, header, redirect};
+use reqwest::{header, redirect};
 use sha2::Sha256;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -118,8 +118,8 @@ impl Sender {
             attempts += 1;
             let now = Time::now();
             let (status, error) = match answer {
-                Ok(status) if status.is_success() => (Some(status.as_u16()), None),
-                Ok(status) => (Some(status.as_u16()), Some(format!("it has answered {status}"))),
+                Ok(status @ 200..=299) => (Some(status), None),
+                Ok(status) => (Some(status), Some(format!("it has answered {status}"))),
                 Err(error) => (None, Some(error)),
             };
             let state = match &error {
@@ -183,8 +183,8 @@ fn pause(attempts: u32) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(longest)
 }
 
-/// Sends an event once.
-async fn post(webhook: &WebhookRecord, event: &Event) -> std::result::Result<StatusCode, String> {
+/// Sends an event once. Returns the HTTP status.
+async fn post(webhook: &WebhookRecord, event: &Event) -> std::result::Result<u16, String> {
     let url = address(&webhook.url)?;
     let body = serde_json::to_string(event).map_err(|error| error.to_string())?;
     let (id, at_s) = (format!("evt_{}_{}", webhook.id.simple(), event.id), Time::now().0 / 1000);
@@ -200,7 +200,7 @@ async fn post(webhook: &WebhookRecord, event: &Event) -> std::result::Result<Sta
         .body(body)
         .send();
     // What it says beside the status is of no interest.
-    sent.await.map(|response| response.status()).map_err(told)
+    sent.await.map(|response| response.status().as_u16()).map_err(told)
 }
 
 /// An error with its causes, without the address, which may have a secret in it.
