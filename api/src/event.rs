@@ -49,8 +49,12 @@ pub enum EventKind {
     VmRemoved,
     /// A VM is in another state. `before`, `state`.
     VmState,
+    /// A VM's definition was changed outside of Vmyard. `changes` (`field`, `before`, `now`), `while_not_running`.
+    VmChanged,
     /// A guest was reset: by itself, by an ACPI reboot, or hard.
     VmReboot,
+    /// A disk of a VM could not be read or written. `device`, `path`, `no_space`, `paused`.
+    VmIoError,
     /// A VM's guest agent came or went. `connected`.
     VmAgent,
     /// What came of a reset of a password or of keys that waited for a boot. `user`, `credential`, `state`, `reason`.
@@ -61,7 +65,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 12] = [
+    pub const ALL: [EventKind; 14] = [
         EventKind::ServerStarted,
         EventKind::EventsLost,
         EventKind::TaskStarted,
@@ -70,7 +74,9 @@ impl EventKind {
         EventKind::VmAdded,
         EventKind::VmRemoved,
         EventKind::VmState,
+        EventKind::VmChanged,
         EventKind::VmReboot,
+        EventKind::VmIoError,
         EventKind::VmAgent,
         EventKind::VmCredentials,
         EventKind::NodeState,
@@ -87,7 +93,9 @@ impl EventKind {
             EventKind::VmAdded => "vm-added",
             EventKind::VmRemoved => "vm-removed",
             EventKind::VmState => "vm-state",
+            EventKind::VmChanged => "vm-changed",
             EventKind::VmReboot => "vm-reboot",
+            EventKind::VmIoError => "vm-io-error",
             EventKind::VmAgent => "vm-agent",
             EventKind::VmCredentials => "vm-credentials",
             EventKind::NodeState => "node-state",

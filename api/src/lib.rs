@@ -4,10 +4,12 @@
 //! the text of the API reference, its fields' types and `garde` attributes are both the validation and the schema.
 //! This crate knows nothing of HTTP, of the database or of libvirt, so that a client can use it alone.
 
+pub mod adopt;
 pub mod audit;
 pub mod cloud_init;
 pub mod console;
 pub mod credential;
+pub mod diagnose;
 pub mod disk;
 pub mod event;
 pub mod guest;

@@ -45,6 +45,9 @@ pub struct ModifyVmSpec {
     #[garde(inner(custom(rules::boot_order)))]
     #[schemars(length(min = 1, max = 3), extend("uniqueItems" = true))]
     pub boot_order: Option<Vec<BootDevice>>,
+    /// Whether the VM is started whenever its host is booted.
+    #[garde(skip)]
+    pub autostart: Option<bool>,
     /// Plug more virtual CPUs and memory into the VM while it is on, as far as `max_vcpus` and `max_memory_mib`; memory in
     /// steps of 128 MiB. What can't be done so is `unsupported`, and nothing is changed. Less is never done live. For a VM
     /// that is off it makes no difference.
@@ -58,7 +61,7 @@ pub struct ModifyVmSpec {
 pub struct ModifiedVm {
     /// The VM as it is now.
     pub vm: Vm,
-    /// The fields that are in effect now (`name`, `vcpus`, `memory_mib`, `tags`, `description`, `boot_order`). For a VM that is off
+    /// The fields that are in effect now (`name`, `vcpus`, `memory_mib`, `tags`, `description`, `boot_order`, `autostart`). For a VM that is off
     /// these are all.
     pub live: Vec<String>,
     /// The fields that wait for the VM's next boot.

@@ -52,6 +52,8 @@ pub struct Vm {
     pub iso: Option<String>,
     /// What it boots from, in this order.
     pub boot_order: Vec<BootDevice>,
+    /// Whether it is started whenever its host is booted.
+    pub autostart: bool,
     /// Network interfaces, in the order of the definition.
     pub networks: Vec<Nic>,
     /// Use of CPU and memory (describe-vm only), when there were two readings.
@@ -62,6 +64,8 @@ pub struct Vm {
     pub cloud_init: Option<GivenCloudInit>,
     /// Resets of passwords and keys that wait for its next boot, and what came of them (describe-vm only).
     pub credential_checks: Vec<CredentialCheck>,
+    /// What was changed outside of Vmyard within the last days, the newest first; at most 10 changes (describe-vm only).
+    pub changed_outside: Vec<OutsideChange>,
     /// What the guest's agent tells (describe-vm with `guest_info` only).
     pub guest: Option<GuestInfo>,
     /// Why it tells nothing, where it was asked.
@@ -74,6 +78,17 @@ pub struct Vm {
     pub observed_at: Option<Time>,
     /// When Vmyard made it.
     pub created_at: Option<Time>,
+}
+
+/// A change of a VM that wasn't made by Vmyard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutsideChange {
+    /// When it was noticed.
+    pub at: Time,
+    /// What was changed, in words: `web: memory 2048 -> 4096 MiB, changed outside Vmyard`.
+    pub what: String,
+    /// The event that told it.
+    pub event: u64,
 }
 
 /// What the definition of a VM that is on says, and the VM isn't yet: it comes with the next boot (a stop and a start).
@@ -195,6 +210,10 @@ pub struct CreateVm {
     #[garde(inner(custom(rules::boot_order)))]
     #[schemars(length(min = 1, max = 3), extend("uniqueItems" = true))]
     pub boot_order: Option<Vec<BootDevice>>,
+    /// Whether to start it whenever its host is booted.
+    #[serde(default)]
+    #[garde(skip)]
+    pub autostart: bool,
     /// Virtual CPUs.
     #[garde(range(min = 1, max = rules::VCPUS_MAX))]
     #[schemars(range(min = 1, max = 255))]

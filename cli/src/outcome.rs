@@ -4,6 +4,7 @@
 use crate::{human, table};
 use api::{
     Rpc,
+    adopt::{AdoptVm, ReleaseVm},
     console::DeleteRecording,
     credential::{ResetVmKeypair, ResetVmPassword},
     disk::ModifyDisk,
@@ -115,6 +116,15 @@ pub fn text(method: &str, reply: &Value) -> String {
             None => format!("token {} is made; its secret is not told any more", of(reply, "name")),
         },
         DeleteToken::NAME => format!("token {} is deleted", of(reply, "name")),
+        AdoptVm::NAME => format!("VM {} ({}) is Vmyard's now", of(reply, "name"), of(reply, "id")),
+        ReleaseVm::NAME => {
+            format!(
+                "VM {} is given back: domain {} on node {}",
+                of(reply, "name"),
+                of(reply, "domain"),
+                of(reply, "node")
+            )
+        }
         CreateWebhook::NAME => match reply["secret"].as_str() {
             Some(secret) => secret.to_owned(),
             None => format!("webhook {} is made; its secret is not told any more", of(reply, "name")),

@@ -36,6 +36,15 @@ pub enum NodeEvent {
         /// The domain.
         domain: Uuid,
     },
+    /// A disk of a domain couldn't be read or written.
+    IoError {
+        /// The node's name.
+        node: String,
+        /// The domain.
+        domain: Uuid,
+        /// What went wrong.
+        error: IoError,
+    },
     /// The guest agent of a domain came or went.
     Agent {
         /// The node's name.
@@ -45,6 +54,19 @@ pub enum NodeEvent {
         /// Whether it is connected now.
         connected: bool,
     },
+}
+
+/// An error of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IoError {
+    /// What the running domain calls the device: `virtio-disk1`.
+    pub alias: String,
+    /// The image.
+    pub path: String,
+    /// Whether there was no space left.
+    pub no_space: bool,
+    /// Whether QEMU has paused the domain for that. Else the guest was told.
+    pub paused: bool,
 }
 
 /// A change of a domain's definition or power state.

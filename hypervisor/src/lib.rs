@@ -20,7 +20,7 @@ mod uri;
 mod xml;
 
 pub use error::{Error, ErrorKind, Result};
-pub use event::{NodeEvent, PowerEvent};
+pub use event::{IoError, NodeEvent, PowerEvent};
 pub use facts::{Facts, VirtType};
 pub use link::Status;
 pub use node::{Node, NodeConfig, VirtTypeSetting};

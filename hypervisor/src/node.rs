@@ -1,7 +1,7 @@
 //! A node: the link to its libvirt, lanes for calls, what it is, and how to call it.
 
 use crate::{
-    Error, ErrorKind, Facts, NodeEvent, PowerEvent, Result, Status, VirtType,
+    Error, ErrorKind, Facts, IoError, NodeEvent, PowerEvent, Result, Status, VirtType,
     connector::Connector,
     facts,
     lane::{Kind, Lane},
@@ -10,7 +10,7 @@ use crate::{
     sync::lock,
     uri::{self, NodeUri},
 };
-use libvirt::{Connect, Domain, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription};
+use libvirt::{Connect, Domain, DomainEvent, EventDetail, EventKind, LifecycleEvent, Subscription, flags};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -282,6 +282,7 @@ fn subscribe(
         EventKind::AgentLifecycle,
         EventKind::DeviceAdded,
         EventKind::DeviceRemoved,
+        EventKind::IoError,
     ];
     for kind in kinds {
         let (node, events, pauses) = (node.to_owned(), events.clone(), pauses.clone());
@@ -325,6 +326,15 @@ fn translate(node: &str, event: &DomainEvent) -> Option<NodeEvent> {
         EventDetail::Reboot => Some(NodeEvent::Reboot { node, domain }),
         // virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected.
         EventDetail::AgentLifecycle { state, .. } => Some(NodeEvent::Agent { node, domain, connected: *state == 1 }),
+        EventDetail::IoError { source_path, device, action, reason } => {
+            let error = IoError {
+                alias: device.clone(),
+                path: source_path.clone(),
+                no_space: reason == "enospc",
+                paused: *action == flags::IO_ERROR_PAUSE,
+            };
+            Some(NodeEvent::IoError { node, domain, error })
+        }
         EventDetail::DeviceAdded { .. } | EventDetail::DeviceRemoved { .. } => {
             Some(NodeEvent::Devices { node, domain })
         }

@@ -6,7 +6,7 @@ import schemathesis
 
 # Checks that no JSON Schema can say: requests that they refuse fit the schema all the same.
 BEYOND_THE_SCHEMA = [
-    (r"", r"at least one of name, vcpus, memory_mib, tags, description and boot_order is needed"),
+    (r"", r"at least one of name, vcpus, memory_mib, tags, description, boot_order and autostart is needed"),
     (r"", r"at least one of link, rx_kb_per_s and tx_kb_per_s is needed"),
     (r"ip", r"(?!must be an IPv4 address).*"),
     (r"mac", r"is in use by"),

@@ -10,6 +10,7 @@ use crate::{
     console::Consoles,
     copies::Copies,
     credential_checks::CredentialChecks,
+    drift,
     events::Events,
     index::Index,
     later::Later,
@@ -54,6 +55,8 @@ pub struct Parts {
     pub index: Index,
     /// Where nodes that are added tell their events.
     pub node_events: mpsc::UnboundedSender<NodeEvent>,
+    /// What was last known of the VMs' definitions.
+    pub drift: drift::Known,
     /// Where what has happened is told.
     pub events: Events,
     /// The copies of templates under way.

@@ -5,11 +5,12 @@
 
 use crate::{
     App,
-    store::{NewEvent, Store},
+    store::{Definition, NewEvent, Store},
 };
 use api::{Time, event::EventKind};
 use serde_json::json;
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,13 +30,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Where events are told. Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
-    writer: mpsc::UnboundedSender<NewEvent>,
+    writer: mpsc::UnboundedSender<Note>,
     /// How many clients follow the events.
     followers: Arc<AtomicUsize>,
 }
 
 /// What was told, for the writer.
-pub type Told = mpsc::UnboundedReceiver<NewEvent>;
+pub type Told = mpsc::UnboundedReceiver<Note>;
+
+/// What is to be written.
+pub enum Note {
+    /// Something that has happened.
+    Event(NewEvent),
+    /// What is known of a VM's definition, and that it was changed.
+    Definition(Uuid, Definition, Option<NewEvent>),
+}
 
 impl Default for Events {
     /// Nobody writes them down.
@@ -54,7 +63,12 @@ impl Events {
     /// Tells that something has happened.
     pub fn tell(&self, event: NewEvent) {
         // Nobody writes any more: the server goes down.
-        let _ = self.writer.send(event);
+        let _ = self.writer.send(Note::Event(event));
+    }
+
+    /// Has it written down what is known of a VM's definition, and in one with that what is told of it.
+    pub fn knows(&self, vm: Uuid, definition: Definition, told: Option<NewEvent>) {
+        let _ = self.writer.send(Note::Definition(vm, definition, told));
     }
 
     /// Counts a client until this is dropped.
@@ -101,41 +115,54 @@ pub fn general(kind: EventKind, message: String, details: serde_json::Value) -> 
 
 /// Runs until nobody can tell anything any more: writes what is told. What can't be written is tried again.
 pub async fn write_for_ever(store: Store, mut told: Told) {
-    let (mut waiting, mut lost): (Vec<NewEvent>, u64) = (Vec::new(), 0);
+    let (mut waiting, mut lost): (VecDeque<Note>, u64) = (VecDeque::new(), 0);
+    let mut received = Vec::new();
     loop {
         if waiting.is_empty() {
-            if told.recv_many(&mut waiting, AT_ONCE).await == 0 {
+            if told.recv_many(&mut received, AT_ONCE).await == 0 {
                 return;
             }
+            waiting.extend(received.drain(..));
         } else {
             // The last attempt has failed.
             tokio::time::sleep(PAUSE).await;
-            while let Ok(event) = told.try_recv() {
+            while let Ok(note) = told.try_recv() {
                 match waiting.len() < WAITING {
-                    true => waiting.push(event),
+                    true => waiting.push_back(note),
                     false => lost += 1,
                 }
             }
         }
-        if lost > 0 {
-            let message = format!("{lost} events could not be written, and are lost");
-            waiting.push(general(EventKind::EventsLost, message, json!({"count": lost})));
-        }
-        match write(&store, &mut waiting).await {
-            Ok(()) => lost = 0,
-            Err(error) => {
-                tracing::warn!(%error, waiting = waiting.len(), lost, "events can't be written now");
-                waiting.retain(|event| event.kind != EventKind::EventsLost);
+        let written = async {
+            write(&store, &mut waiting).await?;
+            if lost > 0 {
+                let message = format!("{lost} events could not be written, and are lost");
+                store.insert_events(&[general(EventKind::EventsLost, message, json!({"count": lost}))]).await?;
+                lost = 0;
             }
+            crate::Result::Ok(())
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, waiting = waiting.len(), lost, "events can't be written now");
         }
     }
 }
 
-async fn write(store: &Store, waiting: &mut Vec<NewEvent>) -> crate::Result<()> {
-    while !waiting.is_empty() {
-        let some = waiting.len().min(AT_ONCE);
-        store.insert_events(&waiting[..some]).await?;
-        waiting.drain(..some);
+/// Writes what waits, in its order; events that follow one another in one transaction.
+async fn write(store: &Store, waiting: &mut VecDeque<Note>) -> crate::Result<()> {
+    while let Some(first) = waiting.front() {
+        if let Note::Definition(vm, definition, told) = first {
+            store.know(*vm, definition, told.clone()).await?;
+            waiting.pop_front();
+            continue;
+        }
+        let events = waiting.iter().take(AT_ONCE).map_while(|note| match note {
+            Note::Event(event) => Some(event.clone()),
+            Note::Definition(..) => None,
+        });
+        let events: Vec<NewEvent> = events.collect();
+        store.insert_events(&events).await?;
+        waiting.drain(..events.len());
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod console;
 mod copies;
 mod credential_checks;
+mod drift;
 mod error;
 mod events;
 mod housekeeping;

@@ -1,15 +1,18 @@
 //! Reading a domain of a node into the index.
 
-use crate::{App, Result, attachments};
+use crate::{App, Result, attachments, drift};
 use hypervisor::{ErrorKind, Node};
 use uuid::Uuid;
 
 /// Reads a domain and takes it in. One that leaves the call unanswered is stale from then on.
 pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
     let read = app.index.begin_read();
+    let at_work = || app.locks.are_held(id) || !app.index.detaching_from(id).is_empty();
+    let ours = at_work();
     match node.domain(id).await {
         Ok(told) => {
             app.index.observe(node.name(), id, read, told);
+            drift::look(app, id, ours || at_work());
             attachments::free_let_go(app, node, id).await;
         }
         Err(error) => {

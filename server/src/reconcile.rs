@@ -6,7 +6,7 @@ use crate::{
 };
 use api::event::EventKind;
 use futures::StreamExt;
-use hypervisor::{Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
+use hypervisor::{IoError, Node, NodeEvent, PowerEvent, Status, domain::AddressSource};
 use serde_json::json;
 use std::{
     collections::{HashMap, HashSet},
@@ -25,13 +25,15 @@ const AGENT: Duration = Duration::from_secs(5);
 const VIEWS_A_SCAN: usize = 50;
 /// Configurations read from one node at a time.
 const READS_AT_ONCE: usize = 3;
+/// An error of a disk is told again after so long.
+const IO_ERRORS: Duration = Duration::from_secs(60);
 /// Guest agents of one node asked at a time.
 const AGENTS_AT_ONCE: usize = 2;
 
 /// Runs for ever: takes in what the nodes tell.
 pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
     let deaf = task::deaf();
-    let mut told_up = HashMap::new();
+    let (mut told_up, mut io_errors) = (HashMap::new(), HashMap::new());
     while let Some(event) = events.recv().await {
         match event {
             NodeEvent::Connection { node, status } => {
@@ -56,6 +58,14 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
                 if event != PowerEvent::ShuttingDown {
                     refresh_soon(&app, &node, domain);
                 }
+            }
+            NodeEvent::IoError { domain, error, .. } => {
+                // QEMU tells of each request that fails.
+                let told = io_errors.insert((domain, error.clone()), Instant::now());
+                if told.is_none_or(|told| told.elapsed() > IO_ERRORS) {
+                    tell_io_error(&app, domain, &error);
+                }
+                io_errors.retain(|_, told| told.elapsed() <= IO_ERRORS);
             }
             NodeEvent::Reboot { node, domain } => {
                 app.index.count_reset(domain);
@@ -94,6 +104,23 @@ fn tell_connection(app: &App, node: &str, status: &Status, told_up: &mut HashMap
     let details = json!({"up": up, "reason": reason});
     let event = events::general(EventKind::NodeState, format!("node {node}: {what}"), details);
     app.events.tell(NewEvent { node: Some(node.to_owned()), ..event });
+}
+
+fn tell_io_error(app: &App, vm: Uuid, error: &IoError) {
+    let seen = app.index.get(vm).and_then(|entry| entry.seen);
+    let disk =
+        seen.as_ref().and_then(|seen| seen.view.disks.iter().find(|disk| disk.alias.as_ref() == Some(&error.alias)));
+    let device = disk.map_or(error.alias.as_str(), |disk| disk.target.as_str());
+    let why = if error.no_space { "no space left for" } else { "can't read or write" };
+    let what = match error.paused {
+        true => {
+            format!("{why} disk {device} ({}): the VM is paused; make room, then resume-vm goes on with it", error.path)
+        }
+        false => format!("{why} disk {device} ({}): the guest was told", error.path),
+    };
+    let IoError { path, no_space, paused, .. } = error;
+    let details = json!({"device": device, "path": path, "no_space": no_space, "paused": paused});
+    app.events.tell_of_vm(app, vm, EventKind::VmIoError, &what, details);
 }
 
 /// Runs for ever: looks after each node that is added, until it is taken away.

@@ -9,6 +9,7 @@ use crate::{
     console,
     copies::Copies,
     credential_checks::CredentialChecks,
+    drift,
     events::{self, Events},
     housekeeping,
     index::Index,
@@ -121,6 +122,8 @@ async fn start(mut config: Config) -> Result<App> {
     let index =
         Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()), events.clone());
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
+    let doubtful = drift::doubtful(&store, &index).await?;
+    let drift = drift::Known::new(store.definitions().await?, doubtful);
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
     let history = match config.metrics.url {
         Some(_) => None,
@@ -134,6 +137,7 @@ async fn start(mut config: Config) -> Result<App> {
         nodes,
         index,
         node_events: sender,
+        drift,
         events,
         copies: Copies::default(),
         metrics: Arc::new(metrics),

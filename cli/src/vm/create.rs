@@ -52,6 +52,9 @@ pub struct Args {
     /// A tag: KEY=VALUE; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = super::pair)]
     tags: Vec<(String, String)>,
+    /// Start it whenever its host is booted
+    #[arg(long)]
+    autostart: bool,
     /// Free text
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
@@ -189,6 +192,7 @@ fn request(args: Args) -> Result<(CreateVm, Change), Failure> {
         max_memory_mib: args.max_memory,
         firmware: args.firmware.unwrap_or_default(),
         start: args.start,
+        autostart: args.autostart,
     };
     Ok((request, args.change))
 }

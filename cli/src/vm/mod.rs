@@ -1,8 +1,10 @@
 //! `vmyard vm`
 
+mod adopt;
 mod console;
 mod create;
 mod credential;
+mod diagnose;
 mod exec;
 mod list;
 mod metrics;
@@ -22,6 +24,7 @@ use crate::{
     output::Output,
     table::Cell::{Field, Made},
 };
+use api::adopt::ReleaseVm;
 use api::modify::ResetVmSystem;
 use api::vm::{BootDevice, DeleteVm, PauseVm, RebootVm, ResumeVm, StartVm, StopVm};
 use clap_complete::ArgValueCompleter;
@@ -54,10 +57,16 @@ pub enum Verb {
     ResetKeypair(credential::Keypair),
     /// Run a command in a VM's guest, through its agent: vmyard vm exec NAME -- PROGRAM ARGUMENT…
     Exec(exec::Args),
+    /// Take over a VM that another tool made
+    Adopt(adopt::Args),
+    /// Give a VM back: Vmyard forgets it, the domain and its disks stay
+    Release(Simple),
     /// Delete a VM that is off, with its system disk
     Delete(Delete),
     /// Show a VM
     Show(show::Args),
+    /// Say how it stands with a VM, or what is wrong with it and what helps
+    Diagnose(diagnose::Args),
     /// Show which VMs use most now, again and again
     Top(top::Args),
     /// Show what a VM has used, over time
@@ -218,11 +227,14 @@ pub fn run(client: &Client, output: Output, verb: Verb) -> Result<(), Failure> {
         Verb::ResetPassword(args) => credential::password(client, output, args),
         Verb::ResetKeypair(args) => credential::keypair(client, output, args),
         Verb::Exec(args) => exec::run(client, output, args),
+        Verb::Adopt(args) => adopt::run(client, output, args),
+        Verb::Release(args) => args.change.run(client, output, &ReleaseVm { vm: args.name.vm }),
         Verb::Delete(args) => {
             let request = DeleteVm { vm: args.name.vm, delete_snapshots: args.snapshots, delete_volumes: args.volumes };
             args.change.run(client, output, &request)
         }
         Verb::Show(args) => show::run(client, output, args),
+        Verb::Diagnose(args) => diagnose::run(client, output, args),
         Verb::Top(args) => top::run(client, output, args),
         Verb::Metrics(args) => metrics::run(client, output, args),
         Verb::Console(args) => console::run(client, args),

@@ -30,6 +30,9 @@ pub struct Args {
     /// What it boots from, in this order: disk, cdrom, network
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', value_parser = super::boot_device)]
     boot: Vec<BootDevice>,
+    /// Start it whenever its host is booted: true or false
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    autostart: Option<bool>,
     /// Plug virtual CPUs and memory into the running VM, as far as its maxima, instead of waiting for its next boot
     #[arg(long)]
     live: bool,
@@ -47,6 +50,7 @@ pub fn run(client: &Client, output: Output, args: Args) -> Result<(), Failure> {
         tags: (args.no_tags || !args.tags.is_empty()).then(|| args.tags.into_iter().collect()),
         description: args.description,
         boot_order: (!args.boot.is_empty()).then_some(args.boot),
+        autostart: args.autostart,
         live: args.live,
     };
     args.change.run(client, output, &request)

@@ -73,6 +73,9 @@ fn text(vm: &Vm) -> String {
     if vm.boot_order.len() > 1 {
         line("boot order", boot_order(&vm.boot_order));
     }
+    if vm.autostart {
+        line("autostart", "with its host".to_owned());
+    }
     for nic in &vm.networks {
         let down = if nic.link == Link::Down { " (link down)" } else { "" };
         let limit = |limit: Option<u64>, way| limit.map(|limit| format!(", at most {limit} kB/s {way} it"));
@@ -98,6 +101,9 @@ fn text(vm: &Vm) -> String {
         let kind = if check.kind == CredentialKind::Password { "password" } else { "SSH keys" };
         let why = check.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         line("reset", format!("{kind} of {}: {}{why}", check.user, check.state.as_str()));
+    }
+    for change in &vm.changed_outside {
+        line("changed", format!("{} (seen at {})", change.what, change.at));
     }
     if let Some(guest) = &vm.guest {
         guest_lines(guest, &mut line);

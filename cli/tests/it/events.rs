@@ -6,7 +6,7 @@ use crate::{
         Lab, eventually,
         follower::{Follower, Sent},
         request,
-        trouble::Cramped,
+        trouble::{Cramped, in_mounts_of},
     },
 };
 use serde_json::{Value, json};
@@ -252,6 +252,36 @@ fn what_changed_while_libvirtd_was_away_is_told_when_it_is_back() {
     // One loss and one return, however often it was tried meanwhile.
     assert_eq!(shorts(&back).iter().filter(|kind| *kind == "node-state").count(), 1, "{back:?}");
     vm.delete();
+}
+
+#[test]
+fn a_pool_that_is_full_pauses_a_vm_and_says_how_it_goes_on() {
+    let lab = Lab::own();
+    let small = lab.node.dir.join("pools/small");
+    std::fs::create_dir(&small).unwrap();
+    let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap());
+    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=16m", "none", path]));
+    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    let vm = lab.create("filling");
+    let volume = lab.ok("create-volume", json!({"name": "data", "size_gib": 1, "pool": "small"}));
+    vm.ok("attach-volume", json!({"volume": "data"}));
+    let vm = vm.start().ready();
+    let mut follower = Follower::of(&lab.server, "?kinds=vm-io-error,vm-state");
+    vm.run("(dd if=/dev/zero of=/dev/vdb bs=1M count=32 && sync && touch /run/written) >/dev/null 2>&1 &");
+    let told = follower.until(|sent| sent.data["details"]["state"] == "paused");
+    let errors: Vec<&Value> = told.iter().filter(|event| event["kind"] == "vm-io-error").collect();
+    assert_eq!(errors.len(), 1, "{told:?}");
+    let details = json!({"device": "vdb", "path": volume["path"], "no_space": true, "paused": true});
+    assert_eq!((&errors[0]["details"], &errors[0]["vm"]), (&details, &json!(vm.id)));
+    assert!(errors[0]["message"].as_str().unwrap().contains("resume-vm"), "{:?}", errors[0]);
+    // It does go on.
+    assert!(in_mounts_of(&pid, &["mount", "-o", "remount,size=64m", path]));
+    vm.ok("resume-vm", json!({}));
+    eventually("all is written", Duration::from_secs(60), || {
+        vm.run("ls /run/written 2>/dev/null || true").starts_with("/run/written").then_some(())
+    });
+    vm.delete();
+    lab.ok("delete-volume", json!({"volume": "data"}));
 }
 
 #[test]

@@ -8,7 +8,9 @@ mod lab;
 
 mod access;
 mod admission;
+mod adopt;
 mod attach;
+mod autostart;
 mod cli;
 mod cli_change;
 mod cli_guest;
@@ -20,6 +22,8 @@ mod credentials;
 mod credentials_boot;
 mod credentials_offline;
 mod debian;
+mod diagnose;
+mod drift;
 mod events;
 mod faults;
 mod foreign;

@@ -189,6 +189,8 @@ fn what_is_planned_is_done() {
     let console = lab.ok("get-serial-console", json!({"vm": vm, "wait_for_start": true, "record": true}));
     drop(crate::lab::Socket::open(console["websocket_url"].as_str().unwrap()).unwrap());
     planned(&lab, seen, "delete-recording", json!({"recording": console["recording"]}));
+    planned(&lab, seen, "release-vm", json!({"vm": vm}));
+    planned(&lab, seen, "adopt-vm", json!({"vm": vm, "name": "web"}));
     let (plan, _) =
         planned(&lab, seen, "delete-vm", json!({"vm": vm, "delete_volumes": true, "delete_snapshots": true}));
     let diff = plan["xml_diff"].as_str().unwrap();
@@ -196,6 +198,9 @@ fn what_is_planned_is_done() {
     planned(&lab, seen, "delete-template", json!({"template": "second"}));
     let (plan, _) = planned(&lab, seen, "create-token", json!({"name": "ann", "role": "viewer"}));
     assert!(!plan.to_string().contains("vmy_"), "{plan}");
+    let (plan, _) = planned(&lab, seen, "create-webhook", json!({"name": "hook", "url": "http://127.0.0.1:1/"}));
+    assert!(!plan.to_string().contains("whsec_"), "{plan}");
+    planned(&lab, seen, "delete-webhook", json!({"webhook": "hook"}));
     let (plan, _) = planned(&lab, seen, "create-keypair", json!({"name": "ann", "algorithm": "rsa"}));
     assert!(!plan.to_string().contains("PRIVATE KEY"), "{plan}");
     let key = lab.ok("describe-keypair", json!({"keypair": "ann"}))["public_key"].clone();

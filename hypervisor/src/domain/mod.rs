@@ -24,6 +24,7 @@ mod sample;
 mod serial;
 mod spec;
 mod view;
+mod why;
 
 pub use agent::is_no_user;
 pub use boot::{BootDevice, BootPlaces};
@@ -43,3 +44,4 @@ pub use sample::{ALL_CPUS, DeviceCounters, MemoryCounters, Sample};
 pub use serial::{SerialInput, SerialLine};
 pub use spec::{DomainSpec, NicSpec, SystemDisk};
 pub use view::{AtNextStart, DiskView, DomainView, NicView};
+pub use why::Why;

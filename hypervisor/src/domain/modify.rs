@@ -37,6 +37,8 @@ pub struct Before {
     pub on: Option<Plugged>,
     /// Which devices of its definition boot.
     pub boot: BootPlaces,
+    /// Whether it starts with its node.
+    pub autostart: bool,
     /// Its title and our metadata.
     pub labels: Labels,
     /// The same metadata, read; `None` where there is none.
@@ -126,10 +128,10 @@ impl Node {
                     title: domain.title(flags::AFFECT_CONFIG)?,
                     element: domain.metadata(NAMESPACE, flags::AFFECT_CONFIG)?,
                 };
-                Ok(Some((power, running, definition, labels)))
+                Ok(Some((power, running, definition, labels, domain.autostart()?)))
             })
             .await?;
-        let Some((power, running, definition, labels)) = read else {
+        let Some((power, running, definition, labels, autostart)) = read else {
             return Err(self.error(ErrorKind::WrongState, &doing, "it has none: it is gone when it is off"));
         };
         let unreadable = || self.error(ErrorKind::Unsupported, &doing, "its sizes can't be read");
@@ -140,7 +142,7 @@ impl Node {
             (sizes, resize::has_one_cell(domain), boot::places(domain), Metadata::read(domain))
         };
         let on = running.map(|xml| plugged(&xml).ok_or_else(unreadable)).transpose()?;
-        Ok(Before { power, sizes, one_cell, on, boot, labels, metadata, definition })
+        Ok(Before { power, sizes, one_cell, on, boot, autostart, labels, metadata, definition })
     }
 
     /// Gives a definition these sizes, from the next start on. A domain that is gone, or has no definition, has none to

@@ -120,12 +120,15 @@ impl Node {
                 let (state, reason) = domain.state()?;
                 let power = power(state, reason);
                 let definition = (power != Power::Off).then(|| domain.xml(flags::XML_INACTIVE)).transpose()?;
-                Ok((power, domain.xml(0)?, definition))
+                // One without a definition has none.
+                let autostart = domain.autostart().unwrap_or(false);
+                Ok((power, domain.xml(0)?, definition, autostart))
             })
             .await;
-        let Some((power, xml, definition)) = if_there(read)? else { return Ok(None) };
+        let Some((power, xml, definition, autostart)) = if_there(read)? else { return Ok(None) };
         match DomainView::parse(&xml) {
             Some(mut view) => {
+                view.autostart = autostart;
                 view.at_next_start = definition.and_then(|definition| at_next_start(&definition, &view));
                 Ok(Some((power, view)))
             }
@@ -142,6 +145,13 @@ impl Node {
             })
             .await;
         if_there(read)
+    }
+
+    /// Has a domain started, or not, whenever its node is booted. One that is gone is not.
+    pub async fn set_autostart(&self, id: Uuid, on: bool) -> Result<()> {
+        let doing = format!("set whether domain {id} starts with its node");
+        let set = self.change_domain(id, QUICK, &doing, move |domain| domain.set_autostart(on)).await;
+        if_there(set).map(|_| ())
     }
 
     /// A domain's XML.

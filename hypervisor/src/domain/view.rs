@@ -39,6 +39,8 @@ pub struct DomainView {
     pub memory_watched: bool,
     /// Whether the serial line's output goes to a log.
     pub serial_log: Option<String>,
+    /// Whether its node starts it when that is booted; its XML doesn't tell.
+    pub autostart: bool,
     /// What Vmyard wrote; `None` for domains that it doesn't manage.
     pub metadata: Option<Metadata>,
 }
@@ -137,6 +139,7 @@ impl DomainView {
                 .find(|node| node.has_tag_name("serial"))
                 .and_then(|node| attribute_of(node, "log", "file"))
                 .map(str::to_owned),
+            autostart: false,
             metadata: Metadata::read(domain),
         })
     }

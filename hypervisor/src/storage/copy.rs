@@ -136,7 +136,7 @@ fn open<T>(
 }
 
 /// Runs `f` with the volume at `path`: of a pool that has it, or of a passing pool over its directory.
-fn with_volume<T>(
+pub(super) fn with_volume<T>(
     connection: &Connect,
     path: &str,
     lookup: &str,

@@ -245,6 +245,13 @@ impl Metrics {
         state.before.values().flat_map(|node| node.iter().map(|(id, sample)| (*id, Arc::clone(sample)))).collect()
     }
 
+    /// The bytes that a domain has read of its disks and CD-ROMs since it was started.
+    pub fn read_bytes(&self, id: Uuid) -> Option<u64> {
+        let state = lock(&self.state);
+        let sample = state.before.values().find_map(|node| node.get(&id)).filter(|sample| sample.complete)?;
+        Some(sample.disks.iter().filter_map(|disk| disk.counts).map(|[_, bytes, ..]| bytes).sum())
+    }
+
     /// What is known of the readings of a node.
     fn sampling(&self, node: &str) -> Option<Sampling> {
         lock(&self.state).sampling.get(node).copied()

@@ -17,7 +17,10 @@ use api::{
     task::Target,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hypervisor::domain::{Picture, Power};
+use hypervisor::{
+    Node,
+    domain::{Picture, Power},
+};
 use uuid::Uuid;
 
 /// `get-vnc-console`
@@ -76,12 +79,17 @@ pub async fn serial(context: Context, request: GetSerialConsole) -> Result<(Seri
 /// `get-vm-screenshot`
 pub async fn screenshot(context: Context, request: GetVmScreenshot) -> Result<(Screenshot, Target)> {
     let vm = on(&context, &request.vm).await?;
-    let picture = vm.node.screenshot(vm.id).await?;
+    let (width, height, png_base64) = picture(&vm.node, vm.id).await?;
     let taken_at = Time::now();
-    let (width, height, png) = blocking(move || to_png(&picture)).await?;
     let name = vm.entry.name().to_owned();
-    let png_base64 = STANDARD.encode(png);
     Ok((Screenshot { vm: vm.id, name, taken_at, width, height, png_base64 }, vm.target()))
+}
+
+/// A picture of a VM's screen: width, height, and the PNG in Base64.
+pub(super) async fn picture(node: &Node, vm: Uuid) -> Result<(u32, u32, String)> {
+    let picture = node.screenshot(vm).await?;
+    let (width, height, png) = blocking(move || to_png(&picture)).await?;
+    Ok((width, height, STANDARD.encode(png)))
 }
 
 /// `get-serial-log`

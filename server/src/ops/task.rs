@@ -69,8 +69,7 @@ pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
         .tasks(request.state, request.method.as_deref(), request.target, before, page.limit() + 1)
         .await?;
     let more = records.len() > page.limit();
-    let tasks: Vec<Task> =
-        records.into_iter().take(page.limit()).map(|record| wire(record, Vec::new(), false)).collect();
+    let tasks: Vec<Task> = records.into_iter().take(page.limit()).map(in_short).collect();
     let next_cursor = tasks.last().filter(|_| more).map(|task| write_cursor(&task.id.to_string()));
     Ok(Tasks { tasks, next_cursor, total })
 }
@@ -87,6 +86,11 @@ pub async fn to_wire(app: &App, id: Uuid) -> Result<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Error::not_found("task", id.to_string()))?;
     let steps = app.store.steps(id).await?;
     Ok(wire(record, steps, true))
+}
+
+/// A task without its steps and its result.
+pub fn in_short(record: TaskRecord) -> Task {
+    wire(record, Vec::new(), false)
 }
 
 fn wire(record: TaskRecord, steps: Vec<StepRecord>, with_result: bool) -> Task {

@@ -274,6 +274,7 @@ mod tests {
             store: Store::open("sqlite::memory:").await.unwrap(),
             nodes: crate::nodes::Nodes::new(tokio::sync::mpsc::unbounded_channel().0),
             node_events: tokio::sync::mpsc::unbounded_channel().0,
+            drift: Default::default(),
             events: Default::default(),
             copies: crate::copies::Copies::default(),
             metrics: std::sync::Arc::new(crate::metrics::Metrics::begin(Default::default(), None).await.0),

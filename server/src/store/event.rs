@@ -138,6 +138,14 @@ impl Store {
         Ok((rows.iter().map(read).collect::<Result<_>>()?, total.get::<i64, _>("n") as u64))
     }
 
+    /// The last events of a kind about a VM, the newest first.
+    pub async fn last_events(&self, vm: Uuid, kind: EventKind, limit: usize) -> Result<Vec<Event>> {
+        let sql = format!("select {COLUMNS} from event where vm = $1 and kind = $2 order by seq desc limit $3");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(vm.to_string()).bind(kind.as_str()).bind(limit as i64);
+        let rows = query.fetch_all(&self.pool).await.map_err(failed("read the events"))?;
+        rows.iter().map(read).collect()
+    }
+
     /// Forgets the events from before a moment, and all but so many of the newest.
     pub async fn forget_events(&self, before: Time, most: i64) -> Result<()> {
         let sql =

@@ -6,6 +6,7 @@
 mod audit;
 mod client_token;
 mod credential_check;
+mod definition;
 mod event;
 mod history;
 mod keypair;
@@ -24,6 +25,7 @@ mod webhook;
 pub use audit::{AuditFilter, AuditRecord};
 pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
+pub use definition::{Definition, NicDefinition};
 pub use event::{EventFilter, EventRange, NewEvent};
 pub use history::{DAMAGED, History, LEVELS, Level, RollUp, Tick};
 pub use keypair::KeypairRecord;
@@ -178,6 +180,7 @@ fn migrations() -> Migrator {
         step(9, "credential check", include_str!("../../migrations/0009_credential_check.sql")),
         step(10, "event", include_str!("../../migrations/0010_event.sql")),
         step(11, "webhook", include_str!("../../migrations/0011_webhook.sql")),
+        step(12, "definition", include_str!("../../migrations/0012_definition.sql")),
     ])
 }
 

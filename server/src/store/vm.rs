@@ -5,6 +5,7 @@ use super::{
     snapshot::hide,
     task::{close_journal, close_journal_with},
     to_json,
+    volume::{self, VolumeRecord},
 };
 use crate::{Error, Result};
 use api::{Time, cloud_init::GivenCloudInit, vm::Firmware};
@@ -116,29 +117,48 @@ pub struct Reserved {
     pub ip: Ipv4Addr,
 }
 
+/// What forgets a VM with those of its volumes that go with it.
+const FORGET: [&str; 6] = [
+    "delete from made where kind in ('seed', 'nvram', 'domain') and (file = $1 or file like $1 || '.%')",
+    "delete from made where exists (select 1 from volume v where v.vm = $1 and v.pool = made.pool
+     and v.file = made.file and (v.role = 'system' or v.phase = 'deleting'))",
+    "delete from volume where vm = $1 and (role = 'system' or phase = 'deleting')",
+    "update volume set vm = null, device = null, phase = 'ready', revision = revision + 1 where vm = $1",
+    "delete from credential_check where vm = $1",
+    "delete from vm where id = $1",
+];
+
 impl Store {
     /// Adds a VM. Its name may be taken.
     pub async fn insert_vm(&self, vm: &VmRecord) -> Result<()> {
-        let inserted = sqlx::query(
-            "insert into vm (id, name, name_key, node, domain, phase, spec, created_at, revision)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(vm.id.to_string())
-        .bind(&vm.name)
-        .bind(name_key(&vm.name))
-        .bind(&vm.node)
-        .bind(&vm.domain)
-        .bind(vm.phase.as_str())
-        .bind(to_json(&vm.spec)?)
-        .bind(vm.created_at.0)
-        .bind(vm.revision)
-        .execute(&self.pool)
-        .await;
-        match inserted {
-            Ok(_) => Ok(()),
-            Err(error) if is_taken(&error) => Err(Error::exists("VM", &vm.name)),
-            Err(error) => Err(failed("add a VM")(error)),
+        let mut transaction = self.begin().await?;
+        insert(&mut transaction, vm).await?;
+        transaction.commit().await.map_err(failed("add a VM"))
+    }
+
+    /// Adds a VM that is taken over, with its volumes, and ends the journal of the task that does it, in one: from here on a crash takes
+    /// nothing back.
+    pub async fn adopt_vm(&self, vm: &VmRecord, volumes: &[VolumeRecord], task: Uuid) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        insert(&mut transaction, vm).await?;
+        for volume in volumes {
+            volume::insert(&mut transaction, volume).await?;
         }
+        close_journal(&mut transaction, task).await?;
+        transaction.commit().await.map_err(failed("add a VM"))
+    }
+
+    /// Forgets a VM that is given back, with all its volumes and that they were made here, and ends the journal of the task that does
+    /// it, in one: from here on a crash takes nothing back. `reply` is the task's.
+    pub async fn release_vm(&self, id: Uuid, task: Uuid, reply: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let id = id.to_string();
+        let all_go = "update volume set phase = 'deleting' where vm = $1";
+        for sql in [all_go].iter().chain(&FORGET) {
+            sqlx::query(*sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;
+        }
+        close_journal_with(&mut transaction, task, reply).await?;
+        transaction.commit().await.map_err(failed("forget a VM"))
     }
 
     /// Marks a VM as one that goes, with all its data volumes if they go too, and these snapshots. From here on it is not
@@ -211,15 +231,7 @@ impl Store {
     pub async fn forget_vm(&self, id: Uuid) -> Result<()> {
         let mut transaction = self.begin().await?;
         let id = id.to_string();
-        for sql in [
-            "delete from made where kind in ('seed', 'nvram', 'domain') and (file = $1 or file like $1 || '.%')",
-            "delete from made where exists (select 1 from volume v where v.vm = $1 and v.pool = made.pool
-             and v.file = made.file and (v.role = 'system' or v.phase = 'deleting'))",
-            "delete from volume where vm = $1 and (role = 'system' or phase = 'deleting')",
-            "update volume set vm = null, device = null, phase = 'ready', revision = revision + 1 where vm = $1",
-            "delete from credential_check where vm = $1",
-            "delete from vm where id = $1",
-        ] {
+        for sql in FORGET {
             sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;
         }
         transaction.commit().await.map_err(failed("forget a VM"))
@@ -232,6 +244,30 @@ impl Store {
             .await
             .map_err(failed("read the VMs"))?;
         rows.iter().map(read).collect()
+    }
+}
+
+/// Adds a VM within a transaction.
+async fn insert(transaction: &mut Transaction<'_, Any>, vm: &VmRecord) -> Result<()> {
+    let inserted = sqlx::query(
+        "insert into vm (id, name, name_key, node, domain, phase, spec, created_at, revision)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(vm.id.to_string())
+    .bind(&vm.name)
+    .bind(name_key(&vm.name))
+    .bind(&vm.node)
+    .bind(&vm.domain)
+    .bind(vm.phase.as_str())
+    .bind(to_json(&vm.spec)?)
+    .bind(vm.created_at.0)
+    .bind(vm.revision)
+    .execute(&mut **transaction)
+    .await;
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error) if is_taken(&error) => Err(Error::exists("VM", &vm.name)),
+        Err(error) => Err(failed("add a VM")(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Image, Store, failed, is_taken, name_key, parse_uuid, task::close_journal};
 use crate::{Error, Result};
 use api::Time;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
 use uuid::Uuid;
 
 /// A volume that Vmyard made.
@@ -110,50 +110,56 @@ impl VolumePhase {
 /// The columns of a row, as [`read`] wants them.
 const COLUMNS: &str = "id, name, node, pool, pool_name, file, path, format, size_bytes, role, phase, vm, device, template, base, created_at";
 
+/// Adds a volume within a transaction.
+pub(super) async fn insert(transaction: &mut Transaction<'_, Any>, volume: &VolumeRecord) -> Result<()> {
+    if let Some(template) = volume.template {
+        // A write, so that it can't cross with Store::mark_template_deleting: one of the two sees the other.
+        let sql = "update template set revision = revision + 1 where id = $1 and phase = 'ready'";
+        let held = sqlx::query(sql).bind(template.to_string()).execute(&mut **transaction).await;
+        if held.map_err(failed("hold a template"))?.rows_affected() == 0 {
+            return Err(Error::WrongState {
+                detail: format!("the template of volume {} is being deleted", volume.name),
+                hint: Some("use another template".to_owned()),
+            });
+        }
+    }
+    let inserted = sqlx::query(
+        "insert into volume (id, name, name_key, node, pool, pool_name, file, path, format, size_bytes, role, phase,
+             vm, device, template, base, created_at, revision)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1)",
+    )
+    .bind(volume.id.to_string())
+    .bind(&volume.name)
+    .bind(name_key(&volume.name))
+    .bind(&volume.node)
+    .bind(volume.pool.to_string())
+    .bind(&volume.pool_name)
+    .bind(&volume.file)
+    .bind(&volume.path)
+    .bind(&volume.format)
+    .bind(volume.size_bytes as i64)
+    .bind(volume.role.as_str())
+    .bind(volume.phase.as_str())
+    .bind(volume.vm.map(|id| id.to_string()))
+    .bind(volume.device.clone())
+    .bind(volume.template.map(|id| id.to_string()))
+    .bind(volume.base.clone())
+    .bind(volume.created_at.0)
+    .execute(&mut **transaction)
+    .await;
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error) if is_taken(&error) => Err(Error::exists("volume", &volume.name)),
+        Err(error) => Err(failed("add a volume")(error)),
+    }
+}
+
 impl Store {
     /// Adds a volume. Its name may be taken; the template that it stands on may be on its way out, which is `wrong_state`.
     pub async fn insert_volume(&self, volume: &VolumeRecord) -> Result<()> {
         let mut transaction = self.begin().await?;
-        if let Some(template) = volume.template {
-            // A write, so that it can't cross with Store::mark_template_deleting: one of the two sees the other.
-            let sql = "update template set revision = revision + 1 where id = $1 and phase = 'ready'";
-            let held = sqlx::query(sql).bind(template.to_string()).execute(&mut *transaction).await;
-            if held.map_err(failed("hold a template"))?.rows_affected() == 0 {
-                return Err(Error::WrongState {
-                    detail: format!("the template of volume {} is being deleted", volume.name),
-                    hint: Some("use another template".to_owned()),
-                });
-            }
-        }
-        let inserted = sqlx::query(
-            "insert into volume (id, name, name_key, node, pool, pool_name, file, path, format, size_bytes, role, phase,
-             vm, device, template, base, created_at, revision)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1)",
-        )
-        .bind(volume.id.to_string())
-        .bind(&volume.name)
-        .bind(name_key(&volume.name))
-        .bind(&volume.node)
-        .bind(volume.pool.to_string())
-        .bind(&volume.pool_name)
-        .bind(&volume.file)
-        .bind(&volume.path)
-        .bind(&volume.format)
-        .bind(volume.size_bytes as i64)
-        .bind(volume.role.as_str())
-        .bind(volume.phase.as_str())
-        .bind(volume.vm.map(|id| id.to_string()))
-        .bind(volume.device.clone())
-        .bind(volume.template.map(|id| id.to_string()))
-        .bind(volume.base.clone())
-        .bind(volume.created_at.0)
-        .execute(&mut *transaction)
-        .await;
-        match inserted {
-            Ok(_) => transaction.commit().await.map_err(failed("add a volume")),
-            Err(error) if is_taken(&error) => Err(Error::exists("volume", &volume.name)),
-            Err(error) => Err(failed("add a volume")(error)),
-        }
+        insert(&mut transaction, volume).await?;
+        transaction.commit().await.map_err(failed("add a volume"))
     }
 
     /// Forgets a volume, whose image is gone.

@@ -104,6 +104,19 @@ impl Locks {
         true
     }
 
+    /// The method that is at work on an object.
+    pub fn method_on(&self, object: Uuid) -> Option<&'static str> {
+        let holders = lock(&self.holders);
+        let holder = [Lock::Power, Lock::Disk].into_iter().find_map(|part| holders.get(&(object, part)));
+        holder.map(|holder| holder.method)
+    }
+
+    /// Whether somebody works on an object.
+    pub fn are_held(&self, object: Uuid) -> bool {
+        let holders = lock(&self.holders);
+        [Lock::Power, Lock::Disk].into_iter().any(|part| holders.contains_key(&(object, part)))
+    }
+
     /// A copy that is nobody else's, for a plan: what is taken in it is free for others, and nobody is superseded.
     pub fn detached(&self) -> Locks {
         Locks { holders: Arc::new(Mutex::new(lock(&self.holders).clone())), detached: true }

@@ -4,6 +4,7 @@ use super::{Held, Lock, journal::unwind};
 use crate::{App, Error, Result, ops, store::TaskRecord};
 use api::{
     Rpc,
+    adopt::ReleaseVm,
     credential::{ResetVmKeypair, ResetVmPassword},
     modify::ModifyVmSpec,
     snapshot::RevertToSnapshot,
@@ -72,6 +73,7 @@ pub(super) async fn finish(app: &App, task: &TaskRecord) -> Result<()> {
         "vm" if task.method == RevertToSnapshot::NAME => {
             serde_json::to_value(ops::snapshot::revert::reply(app, task.target.id).await?)
         }
+        "vm" if task.method == ReleaseVm::NAME => serde_json::from_str(task.result.as_deref().unwrap_or_default()),
         "snapshot" => serde_json::to_value(ops::snapshot::of_id(app, task.target.id).await?),
         "vm" => serde_json::to_value(app.index.to_wire(task.target.id)?),
         "volume" => serde_json::to_value(ops::volume::of_id(app, task.target.id).await?),

@@ -237,6 +237,15 @@ pub enum Undo {
         /// Title and metadata.
         labels: Labels,
     },
+    /// Has a domain start with its node again, or not.
+    SetAutostart {
+        /// Its node.
+        node: String,
+        /// The VM.
+        vm: Uuid,
+        /// As it was.
+        on: bool,
+    },
     /// Unplugs a memory module. A guest that doesn't let go of it keeps it until it is off.
     UnplugMemory {
         /// Its node.
@@ -289,6 +298,7 @@ impl Undo {
             | Undo::ForgetWebhook { .. }
             | Undo::RestoreSizes { .. }
             | Undo::RestoreLabels { .. }
+            | Undo::SetAutostart { .. }
             | Undo::UnplugMemory { .. }
             | Undo::DropLookupPool { .. } => None,
         }
@@ -390,6 +400,7 @@ impl Undo {
             Undo::RestoreLabels { node, vm, labels } => {
                 settled(app, node, Some(*vm))?.relabel(*vm, labels.clone()).await?;
             }
+            Undo::SetAutostart { node, vm, on } => settled(app, node, Some(*vm))?.set_autostart(*vm, *on).await?,
             Undo::UnplugMemory { node, vm, alias } => {
                 let node = settled(app, node, Some(*vm))?;
                 if !node.unplug_memory(*vm, alias).await? {

@@ -45,6 +45,8 @@ pub fn nothing_is_left(stage: &Stage) {
     }
     lab.ok("delete-template", json!({"template": "blank"}));
     crate::crash::nothing_is_left(lab, "all of it");
+    let told = lab.ok("list-events", json!({"kinds": ["vm-changed"]}));
+    assert_eq!(told["total"], 0, "nobody else has changed anything: {told}");
     lab.node.virsh(&["pool-refresh", "default"]);
     assert_eq!(lab.node.virsh(&["vol-list", "default"]).lines().count(), 1, "only the template's image");
     assert_eq!(reserved(lab), BTreeSet::new());

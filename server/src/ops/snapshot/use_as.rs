@@ -45,6 +45,7 @@ pub async fn create_vm(context: Context, request: CreateVmFromSnapshot) -> Resul
         max_memory_mib: None,
         firmware: was.firmware,
         start: request.start,
+        autostart: false,
     };
     create::create_over(
         context,

@@ -48,6 +48,7 @@ struct Draft {
     /// The domain, but for what is known only when it is made: where its disk is, and QEMU's VNC password.
     domain: DomainSpec,
     start: bool,
+    autostart: bool,
     /// The snapshot's image that its disk is to stand on, instead of the template's.
     over: Option<Over>,
     reservation: Reservation,
@@ -105,6 +106,7 @@ fn outline(draft: &Draft) -> Outline {
     steps.extend(spec.reserved.iter().map(|_| "reserve-address"));
     steps.extend((spec.firmware == Firmware::Uefi).then_some("keep-nvram"));
     steps.push("define-domain");
+    steps.extend(draft.autostart.then_some("set-autostart"));
     steps.extend(draft.start.then_some("start-domain"));
     steps.push("make-ready");
     let (domain, seed_bytes) = (draft.domain.clone(), draft.seed.as_ref().map_or(0, |iso| iso.len() as u64));
@@ -209,6 +211,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         disk,
         domain,
         start: request.start,
+        autostart: request.autostart,
         over,
         reservation,
         _claims: claims,
@@ -287,6 +290,10 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     })
     .await?;
 
+    if draft.autostart {
+        // It goes with the definition.
+        task.step("set-autostart", None, async { Ok(node.set_autostart(vm, true).await?) }).await?;
+    }
     if draft.start {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }

@@ -4,8 +4,9 @@ use super::guest_agent;
 use crate::{App, Context, Error, Result, observe};
 use api::{
     Access, Rpc,
+    event::EventKind,
     nic::{AddressSource, NicAddress},
-    vm::{DescribeVm, DescribeVmXml, Vm, VmXml},
+    vm::{DescribeVm, DescribeVmXml, OutsideChange, Vm, VmXml},
 };
 use hypervisor::domain::{self, Address, Power};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use uuid::Uuid;
 
 /// How long the node may take before the answer comes from the index alone.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// How many changes by others are told.
+const CHANGES: usize = 10;
 
 /// `describe-vm`
 pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
@@ -44,6 +48,7 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         addresses.extend(seen.agent_addresses);
         vm.usage = seen.usage;
     }
+    vm.changed_outside = changed_outside(app, id).await?;
     for nic in &mut vm.networks {
         let of_nic = addresses.iter().filter(|address| address.mac.eq_ignore_ascii_case(&nic.mac));
         nic.addresses = of_nic.map(to_wire).collect();
@@ -51,6 +56,12 @@ pub async fn describe(context: Context, request: DescribeVm) -> Result<Vm> {
         nic.addresses.dedup();
     }
     Ok(vm)
+}
+
+/// The last changes that weren't ours.
+async fn changed_outside(app: &App, id: Uuid) -> Result<Vec<OutsideChange>> {
+    let events = app.store.last_events(id, EventKind::VmChanged, CHANGES).await?;
+    Ok(events.into_iter().map(|event| OutsideChange { at: event.at, what: event.message, event: event.id }).collect())
 }
 
 /// The VM with the resets of credentials that wait for its boot.

@@ -1,11 +1,13 @@
 //! Virtual machines.
 
+pub mod adopt;
 mod ask;
 mod cloud_init;
 pub mod create;
 pub mod credential;
 pub mod delete;
 pub mod describe;
+pub mod diagnose;
 pub mod disk;
 pub mod exec;
 mod guest_agent;

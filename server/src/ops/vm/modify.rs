@@ -41,6 +41,8 @@ struct Draft {
     sizes: Sizes,
     /// The devices that will boot, where that is changed.
     boot: Option<BootPlaces>,
+    /// Whether it will start with its node, where that is changed.
+    autostart: Option<bool>,
     /// The metadata as it will be, where something that people read is changed.
     metadata: Option<Metadata>,
     plug: Plug,
@@ -78,17 +80,19 @@ pub async fn modify(context: Context, request: ModifyVmSpec) -> Result<Work<Modi
 }
 
 fn something_to_change(request: &ModifyVmSpec) -> Result<()> {
-    let ModifyVmSpec { vm: _, name, vcpus, memory_mib, tags, description, boot_order, live: _ } = request;
+    let ModifyVmSpec { vm: _, name, vcpus, memory_mib, tags, description, boot_order, autostart, live: _ } = request;
     let some = name.is_some()
         || vcpus.is_some()
         || memory_mib.is_some()
         || tags.is_some()
         || description.is_some()
-        || boot_order.is_some();
+        || boot_order.is_some()
+        || autostart.is_some();
     match some {
         true => Ok(()),
         false => {
-            Err(Error::field("", "at least one of name, vcpus, memory_mib, tags, description and boot_order is needed"))
+            let all = "name, vcpus, memory_mib, tags, description, boot_order and autostart";
+            Err(Error::field("", format!("at least one of {all} is needed")))
         }
     }
 }
@@ -126,9 +130,22 @@ async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft>
     };
     let effects = effects(&before, request, plug);
     update(&mut record, request, &sizes);
+    let autostart = request.autostart.filter(|on| *on != before.autostart);
     let labelled = request.name.is_some() || request.tags.is_some() || request.description.is_some();
     let metadata = if labelled { Some(metadata(app, &before, &record).await?) } else { None };
-    Ok(Draft { node: vm.node.clone(), record, before, sizes, boot, metadata, plug, effects, reservation, _name: claim })
+    Ok(Draft {
+        node: vm.node.clone(),
+        record,
+        before,
+        sizes,
+        boot,
+        autostart,
+        metadata,
+        plug,
+        effects,
+        reservation,
+        _name: claim,
+    })
 }
 
 /// What the record of a VM says after the change.
@@ -224,6 +241,7 @@ fn effects(before: &Before, request: &ModifyVmSpec, plug: Plug) -> Effects {
         ("memory_mib", request.memory_mib.map(|memory_mib| memory_now.is_none_or(|now| now == memory_mib))),
         ("tags", request.tags.as_ref().map(|_| true)),
         ("description", request.description.as_ref().map(|_| true)),
+        ("autostart", request.autostart.map(|_| true)),
         ("boot_order", wanted.map(|order| booted.is_none_or(|booted| *booted == order))),
     ];
     let of = |wanted: bool| {
@@ -254,6 +272,7 @@ fn outline(draft: &Draft) -> Outline {
         ("change-metadata", draft.metadata.is_some()),
         ("change-definition", draft.sizes != draft.before.sizes),
         ("change-boot-order", draft.boot.is_some()),
+        ("set-autostart", draft.autostart.is_some()),
         ("plug-memory", draft.plug.memory_mib.is_some()),
         ("plug-vcpus", draft.plug.vcpus.is_some()),
         ("record-change", true),
@@ -295,6 +314,10 @@ async fn make(task: Task, draft: Draft) -> Result<ModifiedVm> {
         let undo = Undo::RestoreBoot { node: on(), vm, places: before.boot.clone() };
         let change = async { Ok(node.set_boot_places(vm, places.clone()).await?) };
         task.step("change-boot-order", Some(undo), change).await?;
+    }
+    if let Some(start) = draft.autostart {
+        let undo = Undo::SetAutostart { node: on(), vm, on: before.autostart };
+        task.step("set-autostart", Some(undo), async { Ok(node.set_autostart(vm, start).await?) }).await?;
     }
     if let Some(mib) = draft.plug.memory_mib {
         let alias = format!("ua-vmyard-{}", task.id);
