@@ -257,7 +257,7 @@ fn bad_input_changes_nothing() {
         assert_eq!(problem["errors"][0]["field"], field, "{problem}");
         let says = problem["detail"].as_str().unwrap();
         assert!(
-            !field.is_empty() || says.contains("name, vcpus, memory_mib, tags, description and boot_order"),
+            !field.is_empty() || says.contains("name, vcpus, memory_mib, tags, description, boot_order and autostart"),
             "{says}"
         );
     }
