@@ -40,7 +40,8 @@ impl Rpc for AdoptVm {
 }
 
 /// Gives a VM back, running or off: Vmyard forgets it and its volumes, and takes its element out of the definition's metadata. The
-/// domain and its files stay as they are, and are listed as those of others. It must have no snapshots.
+/// domain and its files stay as they are, and are listed as those of others; addresses that were reserved for it stay reserved. It must have no
+/// snapshots.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseVm {

@@ -302,6 +302,16 @@ fn a_session_is_for_pages_of_this_server() {
         assert_eq!((code(&answer), set), ((403, "forbidden"), None), "{foreign}");
     }
     assert_eq!(code(&call("list-vms", &[("cookie", &cookie)]).0), (403, "forbidden"), "no origin");
+    // What is only read needs none: browsers don't send it then.
+    let read = |origin: Option<&str>| {
+        let client = http_client(Duration::from_secs(30));
+        let mut request = client.get(format!("{own}/api/events?after=0")).header("cookie", &cookie);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        request.send().unwrap().status().as_u16()
+    };
+    assert_eq!((read(None), read(Some(own)), read(Some("http://evil.example"))), (200, 200, 403));
     // A bearer token needs none, and counts when both are there.
     let bearer = format!("Bearer {operator}");
     assert_eq!(call("list-vms", &[("authorization", &bearer), ("origin", "http://evil.example")]).0.status, 200);

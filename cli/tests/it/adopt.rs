@@ -87,6 +87,8 @@ fn taken_over_used_and_given_back() {
     lab.err("adopt-vm", json!({"vm": "old-web"}), 409, "wrong_state");
     assert_eq!(lab.ok("list-orphans", json!({}))["total"], 0);
 
+    lab.err("get-serial-log", json!({"vm": "old-web"}), 422, "unsupported");
+
     // It is like one of ours.
     lab.ok("modify-vm-spec", json!({"vm": "old-web", "memory_mib": 96, "name": "web"}));
     lab.ok("detach-volume", json!({"vm": "web", "volume": "old-web-vdb"}));

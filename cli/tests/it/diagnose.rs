@@ -1,7 +1,7 @@
 //! What is wrong with a VM is said in a sentence, with the evidence.
 
 use crate::{
-    lab::{Lab, Server, TestVm, eventually, trouble::in_mounts_of},
+    lab::{Lab, Server, TestVm, eventually, trouble::small_pool},
     random::register_blank,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -148,11 +148,7 @@ fn a_guest_without_an_address_or_an_agent() {
 #[test]
 fn a_pool_that_is_full_and_a_node_that_is_away() {
     let lab = Lab::own();
-    let small = lab.node.dir.join("pools/small");
-    std::fs::create_dir(&small).unwrap();
-    let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap());
-    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=16m", "none", path]));
-    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    small_pool(&lab.node, "16m");
     let vm = lab.create("full");
     lab.ok("create-volume", json!({"name": "data", "size_gib": 1, "pool": "small"}));
     vm.ok("attach-volume", json!({"volume": "data"}));

@@ -6,7 +6,7 @@ use crate::{
         Lab, eventually,
         follower::{Follower, Sent},
         request,
-        trouble::{Cramped, in_mounts_of},
+        trouble::{Cramped, in_mounts_of, small_pool},
     },
 };
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ fn what_happens_to_a_vm() {
     vm.ok("reboot-vm", json!({"force": true}));
     let begun = Instant::now();
     lab.node.virsh(&["destroy", &domain]);
-    let is_off = |sent: &Sent| sent.kind == "vm-state" && sent.data["details"]["state"] == "shutoff";
+    let is_off = |sent: &Sent| sent.kind == "vm-state" && short(&sent.data) == "vm-state running>shutoff";
     let told = of_vm.until(is_off);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let expected = [
@@ -80,7 +80,8 @@ fn what_happens_to_a_vm() {
     told_kinds.sort_unstable();
     // The BIOS resets the machine once more when it was reset.
     told_kinds.dedup();
-    told_kinds.retain(|kind| kind != "vm-agent");
+    // What the index tells may be written a moment after a call is answered: the end of the creation, here.
+    told_kinds.retain(|kind| !["vm-agent", "vm-state creating>shutoff"].contains(&kind.as_str()));
     expected.sort_unstable();
     assert_eq!(told_kinds, expected);
     let node = vm.created["node"].clone();
@@ -257,11 +258,7 @@ fn what_changed_while_libvirtd_was_away_is_told_when_it_is_back() {
 #[test]
 fn a_pool_that_is_full_pauses_a_vm_and_says_how_it_goes_on() {
     let lab = Lab::own();
-    let small = lab.node.dir.join("pools/small");
-    std::fs::create_dir(&small).unwrap();
-    let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap());
-    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=16m", "none", path]));
-    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    let (pid, path) = (lab.node.command("pid libvirtd"), small_pool(&lab.node, "16m"));
     let vm = lab.create("filling");
     let volume = lab.ok("create-volume", json!({"name": "data", "size_gib": 1, "pool": "small"}));
     vm.ok("attach-volume", json!({"volume": "data"}));
@@ -275,7 +272,7 @@ fn a_pool_that_is_full_pauses_a_vm_and_says_how_it_goes_on() {
     assert_eq!((&errors[0]["details"], &errors[0]["vm"]), (&details, &json!(vm.id)));
     assert!(errors[0]["message"].as_str().unwrap().contains("resume-vm"), "{:?}", errors[0]);
     // It does go on.
-    assert!(in_mounts_of(&pid, &["mount", "-o", "remount,size=64m", path]));
+    assert!(in_mounts_of(&pid, &["mount", "-o", "remount,size=64m", &path]));
     vm.ok("resume-vm", json!({}));
     eventually("all is written", Duration::from_secs(60), || {
         vm.run("ls /run/written 2>/dev/null || true").starts_with("/run/written").then_some(())

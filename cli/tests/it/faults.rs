@@ -4,7 +4,7 @@
 use crate::{
     lab::{
         Lab, eventually, large_image, request, tiny,
-        trouble::{Clock, Cramped, in_mounts_of},
+        trouble::{Clock, Cramped, in_mounts_of, small_pool},
     },
     random::register_blank,
 };
@@ -14,12 +14,7 @@ use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
 #[test]
 fn a_pool_that_is_full_in_the_middle() {
     let lab = Lab::own();
-    // A file system of 1 MiB, which only the node sees.
-    let small = lab.node.dir.join("pools/small");
-    fs::create_dir(&small).unwrap();
-    let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap());
-    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=1m", "none", path]));
-    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    let (pid, path) = (lab.node.command("pid libvirtd"), &small_pool(&lab.node, "1m"));
     let fill = format!("of={path}/fill");
     in_mounts_of(&pid, &["dd", "if=/dev/zero", &fill, "bs=4k"]);
     let problem = lab.err("create-vm", request("full", json!({"pool": "small"})), 409, "no_capacity");
@@ -55,11 +50,7 @@ fn a_seed_whose_last_bytes_find_no_room() {
 #[test]
 fn a_copy_whose_room_is_taken_meanwhile() {
     let lab = Lab::own();
-    let (pid, small) = (lab.node.command("namespace-pid"), lab.node.dir.join("pools/small"));
-    fs::create_dir(&small).unwrap();
-    let path = small.to_str().unwrap();
-    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", "size=820m", "none", path]));
-    lab.node.virsh(&["pool-create-as", "small", "dir", "--target", path]);
+    let (pid, path) = (lab.node.command("namespace-pid"), &small_pool(&lab.node, "820m"));
     let image = lab.dir.path.join("large.raw");
     large_image(&image, 800 << 20);
     let body = json!({"name": "large", "file": image, "default_user": "nobody", "pool": "small"});

@@ -157,6 +157,31 @@ fn figures_are_what_was_counted() {
 }
 
 #[test]
+#[ignore = "on a busy machine a guest counts CPU that it doesn't get: alone, or by `make test-full`"]
+fn a_share_of_cpu_as_the_guest_counts_it() {
+    let lab = Lab::with_settings(FAST);
+    let vm = lab.create("half").start().ready();
+    // https://docs.kernel.org/filesystems/proc.html, 1.7: user, nice, system, idle, iowait, irq, softirq, steal, in hundredths of a second.
+    let count = || {
+        let all = numbers(&vm, "/proc/stat | head -n 1");
+        (all[0] + all[1] + all[2] + all[5] + all[6], all[..8].iter().sum::<f64>())
+    };
+    let start = Time::now();
+    std::thread::sleep(Duration::from_millis(1100));
+    let before = count();
+    vm.run("for turn in 1 2 3 4 5 6 7 8 9 10; do i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; sleep 1; done");
+    let after = count();
+    std::thread::sleep(Duration::from_millis(1100));
+    let measured = whole(&vm, start, Time::now());
+    let (busy, all) = (after.0 - before.0, after.1 - before.1);
+    println!("the guest was busy for {busy:.0} of {all:.0} ticks");
+    assert!((0.1..0.9).contains(&(busy / all)), "{busy} of {all}");
+    // What the guest does before and after is in the measured time, too.
+    close("CPU seconds", total(&measured, "cpu_percent", None) / 100.0, busy / 100.0, 0.5);
+    vm.ok("stop-vm", json!({"force": true}));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let lab = Lab::shared();
     let vm = lab.create("asked").start();

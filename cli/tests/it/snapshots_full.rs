@@ -1,11 +1,11 @@
 //! A storage pool that gets full in the middle of what is done with snapshots.
 
 use crate::{
-    lab::{Lab, Server, eventually},
+    lab::{Lab, Server, eventually, trouble::small_pool},
     random::register_blank,
 };
 use serde_json::{Value, json};
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 /// A node with a pool `small`, on a file system of 100 MiB that only the node and the server see.
 struct Full {
@@ -17,14 +17,10 @@ struct Full {
 impl Full {
     fn new() -> Full {
         let mut lab = Lab::own();
-        let small = lab.node.dir.join("pools/small");
-        fs::create_dir(&small).unwrap();
-        let (pid, path) = (lab.node.command("pid libvirtd"), small.to_str().unwrap().to_owned());
+        let (pid, path) = (lab.node.command("pid libvirtd"), small_pool(&lab.node, "100m"));
         assert!(lab.server.terminate());
         lab.server = Server::start_within(&lab.dir.path, &["nsenter", "-t", &pid, "-m", "--"], &[]);
         let full = Full { lab, pid, path };
-        full.run(&["mount", "-t", "tmpfs", "-o", "size=100m", "none", &full.path]);
-        full.lab.node.virsh(&["pool-create-as", "small", "dir", "--target", &full.path]);
         register_blank(&full.lab);
         let vm = json!({"name": "full", "template": "blank", "vcpus": 1, "memory_mib": 64, "pool": "small"});
         full.lab.ok("create-vm", vm);

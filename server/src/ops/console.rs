@@ -95,7 +95,8 @@ pub(super) async fn picture(node: &Node, vm: Uuid) -> Result<(u32, u32, String)>
 /// `get-serial-log`
 pub async fn serial_log(context: Context, request: GetSerialLog) -> Result<(SerialLog, Target)> {
     let vm = Subject::find(&context.app, &request.vm)?;
-    if vm.entry.record.is_none() {
+    let has_none = vm.entry.seen.as_ref().is_some_and(|seen| seen.view.serial_log.is_none());
+    if vm.entry.record.is_none() || has_none {
         return Err(Error::Unsupported {
             detail: format!("VM {} was not made by Vmyard, which keeps no log of its serial line", vm.entry.name()),
             hint: Some("get-serial-console shows what it says from now on".to_owned()),

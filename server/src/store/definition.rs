@@ -67,8 +67,9 @@ impl Store {
 
     /// The objects of tasks that had not ended, or had ended so shortly before the last thing that was written down.
     pub async fn worked_on_last(&self, within_ms: i64) -> Result<Vec<Uuid>> {
+        // Without events there is nothing that was known, either.
         let sql = "select distinct target_id from task where finished_at is null
-                   or finished_at >= (select coalesce(max(created_at), 0) from event) - $1";
+                   or finished_at >= (select max(created_at) from event) - $1";
         let rows = sqlx::query(sql).bind(within_ms).fetch_all(&self.pool).await;
         let rows = rows.map_err(failed("read the last tasks"))?;
         rows.iter().map(|row| parse_uuid(row.get("target_id"))).collect()

@@ -13,6 +13,16 @@ pub fn in_mounts_of(pid: &str, args: &[&str]) -> bool {
     Command::new("nsenter").args(["-t", pid, "-m", "--"]).args(args).output().unwrap().status.success()
 }
 
+/// Gives a node a pool `small` on a file system of so much (`16m`), which only the node sees. Returns its path.
+pub fn small_pool(node: &NodeProcess, size: &str) -> String {
+    let small = node.dir.join("pools/small");
+    fs::create_dir(&small).unwrap();
+    let (pid, path) = (node.command("pid libvirtd"), small.to_str().unwrap().to_owned());
+    assert!(in_mounts_of(&pid, &["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "none", &path]));
+    node.virsh(&["pool-create-as", "small", "dir", "--target", &path]);
+    path
+}
+
 /// The QEMUs, by their process ids, whose command lines have all these words.
 pub fn qemus(words: &[&str]) -> Vec<String> {
     let is_one = |pid: &String| {

@@ -70,12 +70,16 @@ pub(super) fn with_checks(app: &App, id: Uuid) -> Result<Vm> {
 }
 
 fn to_wire(address: &Address) -> NicAddress {
-    let source = match address.source {
+    NicAddress { address: address.address.clone(), source: source(address.source) }
+}
+
+/// Where an address was learnt, on the wire.
+pub(super) fn source(source: domain::AddressSource) -> AddressSource {
+    match source {
         domain::AddressSource::Lease => AddressSource::Lease,
         domain::AddressSource::Agent => AddressSource::Agent,
         domain::AddressSource::Arp => AddressSource::Arp,
-    };
-    NicAddress { address: address.address.clone(), source }
+    }
 }
 
 /// `describe-vm-xml`

@@ -3,7 +3,7 @@
 
 mod verdict;
 
-use super::{guest_agent, is_up};
+use super::{describe, guest_agent, is_up};
 use crate::{
     Context, Error, Result,
     index::Entry,
@@ -15,7 +15,6 @@ use api::{
     Time,
     diagnose::{DiagnoseVm, Diagnosis, DiskEvidence, Finding, KnownAddress, Phase, PoolEvidence},
     event::{Event, EventKind},
-    nic::AddressSource,
     task::Target,
 };
 use hypervisor::{
@@ -147,9 +146,9 @@ async fn look(context: &Context, node: &Node, id: Uuid, request: &DiagnoseVm, se
     let volumes = app.store.volumes_of_vm(id).await.unwrap_or_default();
     let (serial, log, disks, pools, addresses, guest, screen) = tokio::join!(
         async {
-            match entry.record {
-                Some(_) => serial(node, id).await,
-                None => Ok(None),
+            match entry.record.is_some() && view.serial_log.is_some() {
+                true => serial(node, id).await,
+                false => Ok(None),
             }
         },
         qemu_log(context, node, &view.name),
@@ -299,11 +298,7 @@ async fn addresses(context: &Context, node: &Node, id: Uuid, running: bool) -> B
     let wire = |address: domain::Address| KnownAddress {
         mac: address.mac,
         address: address.address,
-        source: match address.source {
-            domain::AddressSource::Lease => AddressSource::Lease,
-            domain::AddressSource::Agent => AddressSource::Agent,
-            domain::AddressSource::Arp => AddressSource::Arp,
-        },
+        source: describe::source(address.source),
     };
     all.into_iter().filter(|address| !is_own(&address.address)).map(wire).collect()
 }

@@ -184,7 +184,9 @@ fn of_guest(facts: &Facts) -> Vec<Finding> {
         )];
     }
     let quiet = facts.serial.as_deref().is_none_or(|serial| serial.trim().is_empty());
-    if quiet && !facts.agent && facts.read_bytes.is_some_and(|bytes| bytes < BOOTS) {
+    // One that was booted from the network reads nothing of its disks, but has an address.
+    let unseen = quiet && !facts.agent && facts.addresses == 0;
+    if unseen && facts.read_bytes.is_some_and(|bytes| bytes < BOOTS) {
         let read = facts.read_bytes.unwrap_or(0);
         return vec![match older_than(BOOTING_MS) {
             true => told(
