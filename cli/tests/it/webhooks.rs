@@ -234,6 +234,7 @@ fn what_makes_no_sense_is_refused() {
         let answer = server.call("create-webhook", body.clone());
         assert_eq!(code(&answer), (400, "invalid"), "{body}: {answer:?}");
         assert_eq!(answer.body["errors"][0]["field"], field, "{body}: {answer:?}");
+        assert!(!answer.body.to_string().contains("secret@"), "{answer:?}");
     }
     for number in 0..50 {
         let body = json!({"name": format!("w{number:02}"), "url": "http://127.0.0.1:1/", "kinds": ["events-lost"]});

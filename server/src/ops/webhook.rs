@@ -23,7 +23,11 @@ const MOST: usize = 50;
 /// `create-webhook`
 pub async fn create(context: Context, request: CreateWebhook) -> Result<Work<CreatedWebhook>> {
     let app = &context.app;
-    webhooks::address(&request.url).map_err(|why| Error::field("url", format!("{why}; it is {:?}", request.url)))?;
+    webhooks::address(&request.url).map_err(|why| match request.url.contains('@') {
+        // It may have a password in it.
+        true => Error::field("url", why),
+        false => Error::field("url", format!("{why}; it is {:?}", request.url)),
+    })?;
     if app.store.webhook(&request.name).await?.is_some() {
         return Err(Error::exists("webhook", request.name));
     }
