@@ -105,7 +105,7 @@ fn follow(client: &Client, output: Output, mut args: Args) -> Result<(), Failure
 
 /// Reads a stream to its end. Says whether to go on with another.
 fn read(client: &Client, output: Output, args: &mut Args, begun: &mut bool) -> Result<bool, Failure> {
-    let mut stream = BufReader::new(client.get(&path(args))?);
+    let mut stream = BufReader::new(client.get(&path(args)?)?);
     *begun = true;
     let (mut kind, mut data, mut line) = (String::new(), String::new(), String::new());
     loop {
@@ -130,22 +130,19 @@ fn read(client: &Client, output: Output, args: &mut Args, begun: &mut bool) -> R
     }
 }
 
-fn path(args: &Args) -> String {
-    let mut query = Vec::new();
-    let encoded = |text: &str| -> String {
-        let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        text.bytes()
-            .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-            .collect()
-    };
-    query.extend(args.vm.as_deref().map(|vm| format!("vm={}", encoded(vm))));
-    query.extend(args.node.as_deref().map(|node| format!("node={}", encoded(node))));
-    if !args.kind.is_empty() {
-        let kinds: Vec<_> = args.kind.iter().map(|kind| kind.as_str()).collect();
-        query.push(format!("kinds={}", kinds.join(",")));
-    }
-    query.extend(args.after.map(|after| format!("after={after}")));
-    format!("/api/events?{}", query.join("&"))
+fn path(args: &Args) -> Result<String, Failure> {
+    let kinds: Vec<_> = args.kind.iter().map(|kind| kind.as_str()).collect();
+    let all = [
+        ("vm", args.vm.clone()),
+        ("node", args.node.clone()),
+        ("kinds", Some(kinds.join(",")).filter(|kinds| !kinds.is_empty())),
+        ("after", args.after.map(|after| after.to_string())),
+    ];
+    let given = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    // Only what comes behind the host is of interest.
+    let url = reqwest::Url::parse_with_params("http://server/api/events", given)
+        .map_err(|error| Failure::Usage(format!("ask for events: {error}")))?;
+    Ok(format!("{}?{}", url.path(), url.query().unwrap_or_default()))
 }
 
 /// Prints an event. Says whether whoever reads may want more.

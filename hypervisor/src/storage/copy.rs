@@ -117,22 +117,27 @@ fn open<T>(
     f: impl FnOnce(&mut dyn Pieces, u64) -> libvirt::Result<T>,
 ) -> libvirt::Result<T> {
     if local {
-        // Looked at before: an open blocks on a FIFO, and some devices react to it.
-        if !std::fs::metadata(path).map_err(|error| from_io(&error))?.is_file() {
-            return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
-        }
-        let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).map_err(|error| from_io(&error))?;
-        let metadata = file.metadata().map_err(|error| from_io(&error))?;
-        if !metadata.is_file() {
-            return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
-        }
-        let length = metadata.len();
+        let (file, length) = open_here(path)?;
         return f(&mut Local { file, length, at: 0 }, length);
     }
     with_volume(connection, path, lookup, |volume| {
         let length = view(volume)?.physical;
         f(&mut Download::new(connection, volume, length), length)
     })
+}
+
+/// Opens a regular file of this machine for reading; with its length.
+pub(super) fn open_here(path: &str) -> libvirt::Result<(File, u64)> {
+    // Looked at before: an open blocks on a FIFO, and some devices react to it.
+    if !std::fs::metadata(path).map_err(|error| from_io(&error))?.is_file() {
+        return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+    }
+    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).map_err(|error| from_io(&error))?;
+    let metadata = file.metadata().map_err(|error| from_io(&error))?;
+    if !metadata.is_file() {
+        return Err(libvirt_error(ErrorCode::INVALID_ARG, "it is not a regular file"));
+    }
+    Ok((file, metadata.len()))
 }
 
 /// Runs `f` with the volume at `path`: of a pool that has it, or of a passing pool over its directory.

@@ -1,15 +1,12 @@
 //! The end of a file that grows: the log of a serial line.
 
 use super::{
-    copy::{from_io, with_volume},
+    copy::{from_io, open_here, with_volume},
     volume::{find, view},
 };
 use crate::{ErrorKind, Node, Result, error::if_there, error::libvirt_error, node::SLOW};
 use libvirt::{Connect, ErrorCode, Stream, Volume};
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-};
+use std::io::{Read, Seek, SeekFrom};
 use uuid::Uuid;
 
 /// The end of a file.
@@ -46,8 +43,7 @@ impl Node {
                 return with_volume(connection, &wanted, &lookup, |volume| tail_of(connection, volume, 0, most))
                     .map(|tail| tail.bytes);
             }
-            let mut file = File::open(&wanted).map_err(|error| from_io(&error))?;
-            let length = file.metadata().map_err(|error| from_io(&error))?.len();
+            let (mut file, length) = open_here(&wanted)?;
             let mut bytes = Vec::new();
             let start = SeekFrom::Start(length.saturating_sub(most));
             let read = file.seek(start).and_then(|_| file.take(most).read_to_end(&mut bytes));

@@ -60,6 +60,16 @@ pub enum Layer {
     Unknown(String),
 }
 
+impl Layer {
+    /// Where it is on the node.
+    pub fn path(&self) -> &str {
+        match self {
+            Layer::Volume(volume) => &volume.path,
+            Layer::Unknown(path) => path,
+        }
+    }
+}
+
 /// The most images that are followed down: more than QEMU opens.
 const LAYERS_MAX: usize = 200;
 

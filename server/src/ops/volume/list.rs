@@ -45,11 +45,7 @@ pub async fn describe(context: Context, request: DescribeVolume) -> Result<Volum
         "raw" => Vec::new(),
         _ => node.backing_chain(&volume.path).await?,
     };
-    volume.backing = match chain.first() {
-        Some(storage::Layer::Volume(view)) => Some(view.path.clone()),
-        Some(storage::Layer::Unknown(path)) => Some(path.clone()),
-        None => None,
-    };
+    volume.backing = chain.first().map(|layer| layer.path().to_owned());
     volume.backing_chain = Some(chain.into_iter().map(layer).collect());
     volume.overlays = Some(images::overlays(&node, &volume.path).await?);
     Ok(volume)

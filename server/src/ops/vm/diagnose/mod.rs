@@ -20,9 +20,8 @@ use api::{
 use hypervisor::{
     Node, Status,
     domain::{self, DomainView, Power, Why},
-    storage::Layer,
 };
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, path::Path, time::Duration};
 use uuid::Uuid;
 use verdict::Facts;
 
@@ -60,7 +59,7 @@ pub async fn diagnose(context: Context, request: DiagnoseVm) -> Result<(Diagnosi
     let phases = since_start(&events);
     let on_since = phases.first().filter(|_| is_on(&seen, &entry)).map(|phase| phase.at);
     let last_reset = events.iter().find(|event| event.kind == EventKind::VmReboot).map(|event| event.at);
-    let io_errors = events.iter().filter(|event| event.kind == EventKind::VmIoError);
+    let io_error = events.iter().find(|event| event.kind == EventKind::VmIoError);
     let nics = view.as_ref().map(|view| (view.nics.len(), view.nics.iter().filter(|nic| nic.link_up).count()));
     let facts = Facts {
         name: entry.name().to_owned(),
@@ -73,7 +72,7 @@ pub async fn diagnose(context: Context, request: DiagnoseVm) -> Result<(Diagnosi
         now: Time::now(),
         serial: seen.serial.clone(),
         read_bytes: app.metrics.read_bytes(id),
-        io_errors: io_errors.map(|event| event.message.clone()).collect(),
+        io_error: io_error.map(|event| (event.details["no_space"] == true, event.message.clone())),
         images_gone: seen.disks.iter().filter_map(|disk| disk.problem.clone()).collect(),
         qemu_said: seen.qemu_log.iter().rev().find(|line| !line.trim().is_empty()).cloned(),
         nics: nics.unwrap_or_default(),
@@ -195,7 +194,9 @@ async fn look(context: &Context, node: &Node, id: Uuid, request: &DiagnoseVm, se
 }
 
 /// What a look gives within its time.
-async fn within<T>(look: impl Future<Output = hypervisor::Result<T>>) -> std::result::Result<T, String> {
+async fn within<T, E: Display>(
+    look: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, String> {
     match tokio::time::timeout(LOOK, look).await {
         Ok(told) => told.map_err(|error| error.to_string()),
         Err(_) => Err(format!("it was not told within {} s", LOOK.as_secs())),
@@ -203,15 +204,11 @@ async fn within<T>(look: impl Future<Output = hypervisor::Result<T>>) -> std::re
 }
 
 async fn serial(node: &Node, id: Uuid) -> std::result::Result<Option<String>, String> {
-    let read = async {
+    let read = within(async {
         let pool = seeds::pool(node).await?;
         seeds::serial_tail(node, pool.uuid, id, LOG.0).await
-    };
-    match tokio::time::timeout(LOOK, read).await {
-        Ok(Ok(tail)) => Ok(Some(String::from_utf8_lossy(&tail.unwrap_or_default().bytes).into_owned())),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("it was not told within {} s", LOOK.as_secs())),
-    }
+    });
+    Ok(Some(String::from_utf8_lossy(&read.await?.unwrap_or_default().bytes).into_owned()))
 }
 
 /// The end of the log that libvirt keeps of a QEMU.
@@ -240,10 +237,7 @@ async fn disks(node: &Node, view: &DomainView, volumes: &[VolumeRecord]) -> Vec<
         if let Some(path) = &disk.path {
             let known = volumes.iter().any(|volume| volume.path == *path);
             match within(node.backing_chain(path)).await {
-                Ok(layers) => below.extend(layers.into_iter().map(|layer| match layer {
-                    Layer::Volume(volume) => volume.path,
-                    Layer::Unknown(path) => path,
-                })),
+                Ok(layers) => below.extend(layers.iter().map(|layer| layer.path().to_owned())),
                 // An image of others may be in no pool; libvirt doesn't know it then.
                 Err(_) if known && within(is_gone(node, volumes, path)).await == Ok(true) => {
                     problem = Some(format!("the image of disk {} ({path}) is gone", disk.target));

@@ -39,8 +39,8 @@ pub struct Facts {
     pub serial: Option<String>,
     /// Bytes read from its disks since it was started; `None`: not known.
     pub read_bytes: Option<u64>,
-    /// The last events about errors of its disks.
-    pub io_errors: Vec<String>,
+    /// The last error of a disk: whether there was no space, and in words.
+    pub io_error: Option<(bool, String)>,
     /// Disks without their image, in words.
     pub images_gone: Vec<String>,
     /// The last line of QEMU's log that says something.
@@ -119,9 +119,9 @@ fn of_domain(facts: &Facts) -> Vec<Finding> {
             Some("delete-vm clears what is left of it"),
         )),
         Some((Power::Paused, Why::IoError)) => {
-            let last = facts.io_errors.first();
-            let full = last.is_none_or(|error| error.contains("no space left"));
-            let why = last.map(|error| format!(" ({error})")).unwrap_or_default();
+            // QEMU pauses for nothing else, unless its definition says so.
+            let full = facts.io_error.as_ref().is_none_or(|(no_space, _)| *no_space);
+            let why = facts.io_error.as_ref().map(|(_, error)| format!(" ({error})")).unwrap_or_default();
             found.push(match full {
                 true => told(
                     FindingCode::PoolFull,
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(with(|f| f.power = Some((Power::Paused, Why::IoError))), FindingCode::PoolFull);
         let broken = |f: &mut Facts| {
             f.power = Some((Power::Paused, Why::IoError));
-            f.io_errors = vec!["can't read or write disk vda".into()];
+            f.io_error = Some((false, "can't read or write disk vda".into()));
         };
         assert_eq!(with(broken), FindingCode::DiskError);
         assert_eq!(with(|f| f.silent = true), FindingCode::QemuHangs);
