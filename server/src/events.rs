@@ -9,17 +9,12 @@ use crate::{
 };
 use api::{Time, event::EventKind};
 use serde_json::json;
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-use tokio::sync::mpsc;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
 
+/// Clients that follow the events at a time: each reads the store whenever something happens.
+pub const CLIENTS: usize = 200;
 /// How many events wait at most while they can't be written; those beyond are lost, and counted.
 const WAITING: usize = 10_000;
 /// How many are written at a time.
@@ -31,8 +26,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Events {
     writer: mpsc::UnboundedSender<Note>,
-    /// How many clients follow the events.
-    followers: Arc<AtomicUsize>,
+    /// The places for clients that follow the events.
+    places: Arc<Semaphore>,
 }
 
 /// What was told, for the writer.
@@ -57,7 +52,7 @@ impl Events {
     /// With what [`write_for_ever`] writes.
     pub fn new() -> (Events, Told) {
         let (writer, told) = mpsc::unbounded_channel();
-        (Events { writer, followers: Arc::default() }, told)
+        (Events { writer, places: Arc::new(Semaphore::new(CLIENTS)) }, told)
     }
 
     /// Tells that something has happened.
@@ -71,46 +66,27 @@ impl Events {
         let _ = self.writer.send(Note::Definition(vm, definition, told));
     }
 
-    /// Counts a client until this is dropped.
-    pub fn follow(&self) -> Follower {
-        self.followers.fetch_add(1, Ordering::SeqCst);
-        Follower(Arc::clone(&self.followers))
-    }
-
-    /// How many clients follow the events.
-    pub fn clients(&self) -> usize {
-        self.followers.load(Ordering::SeqCst)
+    /// Keeps a place for a client that follows the events, unless all are taken.
+    pub fn follow(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// Tells of a VM.
     pub fn tell_of_vm(&self, app: &App, vm: Uuid, kind: EventKind, what: &str, details: serde_json::Value) {
         let Some(entry) = app.index.get(vm) else { return };
-        let name = entry.name().to_owned();
-        self.tell(NewEvent {
-            at: Time::now(),
-            kind,
-            vm: Some(vm),
-            message: format!("{name}: {what}"),
-            vm_name: Some(name),
-            node: Some(entry.node),
-            task: None,
-            details,
-        });
-    }
-}
-
-/// A client that follows the events.
-pub struct Follower(Arc<AtomicUsize>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.tell(of_vm(kind, vm, entry.name(), &entry.node, what, details));
     }
 }
 
 /// About nothing in particular.
 pub fn general(kind: EventKind, message: String, details: serde_json::Value) -> NewEvent {
     NewEvent { at: Time::now(), kind, vm: None, vm_name: None, node: None, task: None, message, details }
+}
+
+/// About a VM.
+pub fn of_vm(kind: EventKind, vm: Uuid, name: &str, node: &str, what: &str, details: serde_json::Value) -> NewEvent {
+    let event = general(kind, format!("{name}: {what}"), details);
+    NewEvent { vm: Some(vm), vm_name: Some(name.to_owned()), node: Some(node.to_owned()), ..event }
 }
 
 /// Runs until nobody can tell anything any more: writes what is told. What can't be written is tried again.

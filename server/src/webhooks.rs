@@ -27,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How long an event is tried, in milliseconds.
 const TRIED_MS: i64 = 24 * 3600 * 1000;
+/// How often it is written down that there was nothing for a webhook.
+const NOTE: Duration = Duration::from_secs(60);
 /// The pause when the database can't be read.
 const AWAY: Duration = Duration::from_secs(5);
 /// What a secret begins with.
@@ -61,7 +63,7 @@ pub async fn begin(app: &App) -> Result<()> {
 
 /// Sends events to a webhook until it is deleted.
 pub async fn send_for_ever(app: App, id: Uuid) {
-    let mut sender = Sender { app, id, seen: 0 };
+    let mut sender = Sender { app, id, seen: 0, noted: Instant::now() };
     loop {
         match sender.send_next().await {
             Ok(true) => {}
@@ -79,6 +81,8 @@ struct Sender {
     id: Uuid,
     /// There is nothing for it up to this event.
     seen: i64,
+    /// When that was last written down.
+    noted: Instant,
 }
 
 impl Sender {
@@ -90,19 +94,26 @@ impl Sender {
         let Some(webhook) = store.webhook(&self.id.to_string()).await? else { return Ok(false) };
         let range = store.event_range().await?;
         let after = webhook.after.max(self.seen);
-        if after + 1 < range.first || after > range.last {
-            let lost = (range.first - 1 - after).max(0);
+        if let Some(next) = range.gap_after(after) {
+            let lost = (next - after).max(0);
             tracing::warn!(webhook = webhook.name, lost, "events for a webhook were not kept for long enough");
-            let after = if after > range.last { range.last } else { range.first - 1 };
-            store.webhook_lost(self.id, after, lost).await?;
+            store.webhook_goes_on(self.id, next, lost).await?;
             self.seen = 0;
             return Ok(true);
         }
         let found = store.events_after(&webhook.filter(), after, range.last, 1).await?;
         let Some(event) = found.first() else {
             self.seen = range.last;
-            // Nobody tells events any more: the server goes down.
-            return Ok(news.changed().await.is_ok());
+            // Not at each event; but it must not be older than what is kept when the server is started again.
+            if self.noted.elapsed() >= NOTE {
+                store.webhook_goes_on(self.id, self.seen, 0).await?;
+                self.noted = Instant::now();
+            }
+            return match tokio::time::timeout(NOTE, news.changed()).await {
+                // Nobody tells events any more: the server goes down.
+                Ok(changed) => Ok(changed.is_ok()),
+                Err(_) => Ok(true),
+            };
         };
         self.send(&webhook, event).await
     }

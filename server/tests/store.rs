@@ -515,7 +515,12 @@ async fn events(store: &Store) {
         writer.await.unwrap();
     }
     store.forget_events(Time(0), 10).await.unwrap();
-    assert_eq!(store.event_range().await.unwrap(), EventRange { first: seen - 9, last: seen });
+    let range = store.event_range().await.unwrap();
+    assert_eq!(range, EventRange { first: seen - 9, last: seen });
+    // Whoever has seen what is before the first of them, or what isn't there yet, has missed something.
+    assert_eq!([seen - 10, seen].map(|last| range.gap_after(last)), [None, None]);
+    assert_eq!([seen - 11, 0].map(|last| range.gap_after(last)), [Some(seen - 10); 2]);
+    assert_eq!(range.gap_after(seen + 1), Some(seen));
     store.forget_events(Time(i64::MAX), 10).await.unwrap();
     assert_eq!(store.event_range().await.unwrap(), EventRange { first: seen + 1, last: seen });
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     access::{bare, code, ok},
-    lab::{Directory, Lab, Server, eventually, request},
+    lab::{Directory, Lab, Server, eventually, request, trouble::Clock},
 };
 use serde_json::{Value, json};
 use std::{
@@ -218,6 +218,42 @@ fn a_receiver_that_fails_gets_it_again() {
     }
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert!(lab.server.terminate());
+}
+
+#[test]
+fn an_event_that_nobody_takes_is_given_up_after_a_day() {
+    let (mut server, dir) = bare();
+    let clock = Clock::new(&dir.path);
+    server.kill_and_restart(&clock.env());
+    let hook = Hook::start();
+    hook.answer(500);
+    ok(&server, "create-webhook", json!({"name": "deaf", "url": hook.url, "kinds": ["task-done"]}));
+    let first = hook.next();
+    assert_eq!(first.short(), "task-done create-webhook");
+    ok(&server, "create-token", json!({"name": "next", "role": "viewer"}));
+    clock.set("+25h");
+    // The same once more, or twice, and then the next one's turn.
+    let all = hook.until("task-done create-token");
+    assert!(all[..all.len() - 1].iter().all(|message| message.headers["webhook-id"] == first.headers["webhook-id"]));
+    hook.answer(200);
+    let shown = eventually("the next one is taken", SOON, || {
+        let shown = ok(&server, "describe-webhook", json!({"webhook": "deaf"}));
+        (shown["deliveries"][0]["state"] == "delivered").then_some(shown)
+    });
+    assert_eq!((&shown["deliveries"][1]["state"], &shown["lost"]), (&json!("given_up"), &json!(0)), "{shown}");
+}
+
+#[test]
+fn killed_while_one_is_made() {
+    let (mut server, _dir) = bare();
+    for point in ["before", "after"] {
+        server.kill_and_restart(&[("VMYARD_CRASH_AT", &format!("record-webhook:{point}"))]);
+        let body = json!({"name": "half", "url": "http://127.0.0.1:1/"});
+        assert_eq!(server.call("create-webhook", body).status, 0);
+        server.kill_and_restart(&[]);
+        // Its secret was told to nobody.
+        eventually("it is taken back", SOON, || (ok(&server, "list-webhooks", json!({}))["total"] == 0).then_some(()));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is told of a change in the index.
 
-use crate::store::NewEvent;
-use api::{Time, event::EventKind, vm::VmState};
+use crate::{events, store::NewEvent};
+use api::{event::EventKind, vm::VmState};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -47,15 +47,6 @@ impl Change {
             }
             (Some(_), None) => (EventKind::VmRemoved, "is gone".to_owned(), json!({"managed": managed})),
         };
-        NewEvent {
-            at: Time::now(),
-            kind,
-            vm: Some(id),
-            message: format!("{name}: {what}"),
-            vm_name: Some(name),
-            node: Some(node),
-            task: None,
-            details,
-        }
+        events::of_vm(kind, id, &name, &node, &what, details)
     }
 }

@@ -4,7 +4,7 @@
 //! slow the client is or how often it comes back.
 
 use super::http::{Shared, authenticate_reader, respond_error};
-use crate::{App, Error, Result, console::outlived, events::Follower, store::EventFilter};
+use crate::{App, Error, Result, console::outlived, events::CLIENTS, store::EventFilter};
 use api::event::{Event, EventKind};
 use axum::{
     Extension,
@@ -18,13 +18,11 @@ use axum::{
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
 /// Events read at a time.
 const PAGE: usize = 200;
-/// Clients at a time: each reads the store whenever something happens.
-const CLIENTS: usize = 200;
 /// How often something is sent when nothing happens, so that a proxy doesn't take the connection for dead.
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a client should come back that was cut off.
@@ -45,13 +43,9 @@ pub(super) async fn events(
         let news = app.store.follow_events();
         let range = app.store.event_range().await?;
         let after = after.unwrap_or(range.last);
-        if app.events.clients() >= CLIENTS {
-            return Err(Error::Busy { detail: format!("{CLIENTS} clients follow the events already"), task: None });
-        }
-        Ok((
-            caller,
-            Feed { app: app.clone(), filter, after, ready: VecDeque::new(), news, _follows: app.events.follow() },
-        ))
+        let full = || Error::Busy { detail: format!("{CLIENTS} clients follow the events already"), task: None };
+        let place = app.events.follow().ok_or_else(full)?;
+        Ok((caller, Feed { app: app.clone(), filter, after, ready: VecDeque::new(), news, _place: place }))
     };
     let (caller, feed) = match begun.await {
         Ok(begun) => begun,
@@ -114,8 +108,8 @@ struct Feed {
     /// What is to be sent.
     ready: VecDeque<Sent>,
     news: watch::Receiver<u64>,
-    /// Counts it among the clients.
-    _follows: Follower,
+    /// Its place among the clients.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Feed {
@@ -142,11 +136,10 @@ impl Feed {
     /// Reads what there is after the last one.
     async fn look(&mut self) -> Result<()> {
         let range = self.app.store.event_range().await?;
-        if self.after + 1 < range.first || self.after > range.last {
-            // What it has seen is not where these begin: they are too old, or another database's.
+        if let Some(next) = range.gap_after(self.after) {
             let details = json!({"after": self.after, "first": range.first, "last": range.last});
             self.ready.push_back(Sent::default().event("gap").data(details.to_string()));
-            self.after = if self.after > range.last { range.last } else { range.first - 1 };
+            self.after = next;
         }
         let events = self.app.store.events_after(&self.filter, self.after, range.last, PAGE).await?;
         self.after = match events.last() {

@@ -58,6 +58,17 @@ pub struct EventRange {
     pub last: i64,
 }
 
+impl EventRange {
+    /// Where somebody goes on who has seen everything up to this number, if that isn't where these go on: what follows is no longer
+    /// kept, or the number is of another database.
+    pub fn gap_after(self, seen: i64) -> Option<i64> {
+        if seen > self.last {
+            return Some(self.last);
+        }
+        (seen + 1 < self.first).then_some(self.first - 1)
+    }
+}
+
 const COLUMNS: &str = "seq, created_at, kind, vm, vm_name, node, task, message, details";
 /// The first six parameters are a filter's.
 const FITS: &str = "($1 = '' or vm = $1 or lower(vm_name) = $1) and ($2 = '' or lower(node) = $2)

@@ -155,11 +155,11 @@ impl Store {
         Ok(true)
     }
 
-    /// Notes that events up to a number can't be sent any more, and how many.
-    pub async fn webhook_lost(&self, id: Uuid, after: i64, lost: i64) -> Result<()> {
+    /// Notes that a webhook goes on after this number: there was nothing for it before, or so many events can't be sent any more.
+    pub async fn webhook_goes_on(&self, id: Uuid, after: i64, lost: i64) -> Result<()> {
         let query = sqlx::query("update webhook set after_seq = $1, lost = lost + $2 where id = $3");
         let done = query.bind(after).bind(lost).bind(id.to_string()).execute(&self.pool).await;
-        done.map(|_| ()).map_err(failed("note lost events"))
+        done.map(|_| ()).map_err(failed("note how far a webhook is"))
     }
 
     /// The last deliveries of a webhook, the newest first.
