@@ -1,6 +1,9 @@
 //! VMs that start with their host.
 
-use crate::lab::{Lab, eventually};
+use crate::{
+    crash::nothing_is_left,
+    lab::{Lab, eventually, request},
+};
 use serde_json::json;
 use std::{fs, path::Path, time::Duration};
 
@@ -54,4 +57,38 @@ fn a_vm_starts_with_its_host() {
     starts.ok("stop-vm", json!({"force": true}));
     starts.delete();
     stays.delete();
+}
+
+#[test]
+fn killed_at_it() {
+    let mut lab = Lab::own();
+    for point in ["before", "after"] {
+        lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", &format!("set-autostart:{point}"))]);
+        assert_eq!(lab.server.call("create-vm", request("made", json!({"autostart": true}))).status, 0);
+        lab.server.kill_and_restart(&[]);
+        lab.wait_for_tasks();
+        nothing_is_left(&lab, point);
+    }
+    let vm = lab.ok("create-vm", request("changed", json!({})));
+    let is_set =
+        |lab: &Lab| lab.node.virsh(&["dominfo", vm["domain"].as_str().unwrap()]).contains("Autostart:      enable");
+    for (at, set) in [
+        ("set-autostart:before", false),
+        ("set-autostart:after", false),
+        ("record-change:before", false),
+        ("record-change:after", true),
+    ] {
+        lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", at)]);
+        let change = json!({"vm": "changed", "autostart": true});
+        assert_eq!(lab.server.call("modify-vm-spec", change).status, 0, "{at}");
+        lab.server.kill_and_restart(&[]);
+        lab.wait_for_tasks();
+        assert_eq!(is_set(&lab), set, "{at}");
+        eventually("it is shown", Duration::from_secs(20), || {
+            (lab.ok("describe-vm", json!({"vm": "changed"}))["autostart"] == set).then_some(())
+        });
+    }
+    let told = lab.ok("list-events", json!({"kinds": ["vm-changed"]}));
+    assert_eq!(told["total"], 0, "nobody else has changed anything: {told}");
+    lab.ok("delete-vm", json!({"vm": "changed"}));
 }

@@ -340,13 +340,22 @@ pub(super) async fn unwind(app: &App, id: Uuid, why: &Error, held: Vec<Held>) {
     });
 }
 
+/// Looks at a VM whose task was taken back, while that still has its locks: else it would seem that somebody else has changed it.
+async fn look_again(app: &App, target: &Target) {
+    let entry = app.index.get(target.id);
+    if let Some(node) = entry.and_then(|entry| app.node(&entry.node).ok()) {
+        crate::observe::refresh_after(app, &node, target.id).await;
+    }
+}
+
 /// Whether everything is taken back.
 async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
     let unwound = async {
         let steps = app.store.steps(id).await?;
         let open: Vec<&StepRecord> =
             steps.iter().rev().filter(|step| step.undo.is_some() && step.state != StepState::Undone).collect();
-        if !open.is_empty() {
+        let took_back = !open.is_empty();
+        if took_back {
             app.store.set_task_state(id, TaskState::Unwinding, None, problem.clone()).await?;
         }
         for step in open {
@@ -356,7 +365,11 @@ async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
             crash::at(&step.name, Point::Undone)?;
             app.store.set_step_state(id, step.seq, StepState::Undone).await?;
         }
-        match app.store.task(id).await? {
+        let task = app.store.task(id).await?;
+        if let Some(task) = task.as_ref().filter(|_| took_back) {
+            look_again(app, &task.target).await;
+        }
+        match task {
             // What was cut off has been brought to its end instead.
             Some(task) if task.result.is_some() => super::recover::finish(app, &task).await,
             _ => app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await,
