@@ -55,8 +55,8 @@ pub struct Parts {
     pub index: Index,
     /// Where nodes that are added tell their events.
     pub node_events: mpsc::UnboundedSender<NodeEvent>,
-    /// What was last known of the VMs' definitions.
-    pub drift: drift::Known,
+    /// What the last server knew of VMs that this one hasn't looked at yet.
+    pub drift: drift::Left,
     /// Where what has happened is told.
     pub events: Events,
     /// The copies of templates under way.

@@ -1,12 +1,12 @@
 //! What was changed outside of Vmyard, in words.
 //!
-//! Of each VM it is kept what Vmyard last knew of its definition; where a look at it says something else, and no task was at
-//! work on the VM, somebody else has changed it. Of our own VMs that is in the database, so that what is changed while no Vmyard runs is
-//! told by the next one. Nothing is changed back: the node is right.
+//! Where a look at a VM says something else than the last one, and no task was at work on it, somebody else has changed it. Of our
+//! own VMs what was last known is in the database, so that what is changed while no Vmyard runs is told by the next one. Nothing is
+//! changed back: the node is right.
 
 use crate::{
     App, Result, events,
-    index::{Entry, Index, Seen},
+    index::{Entry, Index, Sight},
     store::{Definition, NewEvent, NicDefinition, Store, VmPhase},
     sync::lock,
 };
@@ -22,37 +22,31 @@ use uuid::Uuid;
 /// What is known is written down within this time after a change, in milliseconds.
 const SHORTLY_MS: i64 = 5000;
 
-/// What was last known of each VM.
+/// What the last server has left, of VMs that this one hasn't looked at yet.
 #[derive(Default)]
-pub struct Known {
+pub struct Left {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What was last known of them.
     definitions: HashMap<Uuid, Definition>,
-    /// VMs that this server hasn't looked at yet, and whose last known definition is of a server before it.
-    unseen: HashSet<Uuid>,
-    /// VMs that the server before this one was at work on when it died: what it has changed last may not be written down.
+    /// Those that it was at work on when it died: what it has changed last may not be written down.
     doubtful: HashSet<Uuid>,
 }
 
-impl Known {
-    /// With what a server before this one has left.
-    pub fn new(definitions: Vec<(Uuid, Definition)>, doubtful: HashSet<Uuid>) -> Known {
-        let definitions: HashMap<_, _> = definitions.into_iter().collect();
-        let unseen = definitions.keys().copied().collect();
-        Known { state: Mutex::new(State { definitions, unseen, doubtful }) }
+impl Left {
+    /// What is in the database.
+    pub async fn read(store: &Store, index: &Index) -> Result<Left> {
+        let definitions = store.definitions().await?.into_iter().collect();
+        let doubtful = doubtful(store, index).await?;
+        Ok(Left { state: Mutex::new(State { definitions, doubtful }) })
     }
 }
 
-/// Forgets what is known of a VM: it is another's from now on, and the next look begins anew.
-pub fn forget(app: &App, id: Uuid) {
-    lock(&app.drift.state).definitions.remove(&id);
-}
-
 /// The VMs that the last server was at work on when it died.
-pub async fn doubtful(store: &Store, index: &Index) -> Result<HashSet<Uuid>> {
+async fn doubtful(store: &Store, index: &Index) -> Result<HashSet<Uuid>> {
     let mut vms = HashSet::new();
     for object in store.worked_on_last(SHORTLY_MS).await? {
         let of_snapshot = store.snapshot(object).await?.map(|snapshot| snapshot.vm);
@@ -62,51 +56,53 @@ pub async fn doubtful(store: &Store, index: &Index) -> Result<HashSet<Uuid>> {
     Ok(vms)
 }
 
-/// Takes in what was just seen of a VM. `ours`: a task was at work on it.
-pub fn look(app: &App, id: Uuid, ours: bool) {
-    let entry = app.index.get(id);
-    let mut state = lock(&app.drift.state);
-    let Some(Entry { node, record, seen: Some(seen), .. }) = entry else {
-        state.definitions.remove(&id);
-        return;
+/// Takes in what was just seen of a VM. `ours`: whether a task was at work on it.
+pub fn look(app: &App, id: Uuid, sight: &Sight, ours: impl FnOnce() -> bool) {
+    let (left, doubtful) = {
+        let mut state = lock(&app.drift.state);
+        (state.definitions.remove(&id), state.doubtful.remove(&id))
     };
-    if record.as_ref().is_some_and(|record| record.phase == VmPhase::Deleting) {
-        return;
-    }
-    let now = definition(&seen);
-    let (unseen, doubtful) = (state.unseen.remove(&id), state.doubtful.remove(&id));
-    let before = state.definitions.insert(id, now.clone());
+    let unseen = sight.before.is_none() && left.is_some();
+    let before = match &sight.before {
+        Some(before) if **before == *sight.now => return,
+        Some(before) => Some(definition(before)),
+        None => left,
+    };
+    let now = definition(&sight.now);
     let changes = before.as_ref().map(|before| changes(before, &now)).unwrap_or_default();
-    let is_new = before.is_none();
-    drop(state);
-    if changes.is_empty() && !is_new {
+    if changes.is_empty() && before.is_some() {
         return;
     }
-    let name = record.as_ref().map_or_else(|| seen.view.name.clone(), |record| record.name.clone());
-    let told = (!changes.is_empty() && !ours && !doubtful).then(|| event(id, name, node, &changes, unseen));
-    match record {
+    let Some(entry) = app.index.get(id) else { return };
+    if entry.record.as_ref().is_some_and(|record| record.phase == VmPhase::Deleting) {
+        return;
+    }
+    let others = !changes.is_empty() && !doubtful && !ours();
+    let told = others.then(|| event(id, &entry, &changes, unseen));
+    match entry.record {
         Some(_) => app.events.knows(id, now, told),
         None => told.into_iter().for_each(|told| app.events.tell(told)),
     }
 }
 
-fn event(id: Uuid, name: String, node: String, changes: &[Change], unseen: bool) -> NewEvent {
-    let words: Vec<&str> = changes.iter().map(|change| change.words.as_str()).collect();
-    let when = if unseen { "while Vmyard was not running" } else { "outside Vmyard" };
-    let message = format!("{name}: {}, changed {when}", words.join("; "));
-    let of = |change: &Change| json!({"field": change.field, "before": change.before, "now": change.now});
-    let details = json!({"changes": changes.iter().map(of).collect::<Vec<_>>(), "while_not_running": unseen});
-    NewEvent {
-        vm: Some(id),
-        vm_name: Some(name),
-        node: Some(node),
-        ..events::general(EventKind::VmChanged, message, details)
+/// Writes down what is known of a VM that is ours from now on.
+pub fn begin(app: &App, id: Uuid) {
+    if let Some(seen) = app.index.get(id).and_then(|entry| entry.seen) {
+        app.events.knows(id, definition(&seen.view), None);
     }
 }
 
+fn event(id: Uuid, entry: &Entry, changes: &[Change], unseen: bool) -> NewEvent {
+    let words: Vec<&str> = changes.iter().map(|change| change.words.as_str()).collect();
+    let when = if unseen { "while Vmyard was not running" } else { "outside Vmyard" };
+    let of = |change: &Change| json!({"field": change.field, "before": change.before, "now": change.now});
+    let details = json!({"changes": changes.iter().map(of).collect::<Vec<_>>(), "while_not_running": unseen});
+    let what = format!("{}, changed {when}", words.join("; "));
+    events::of_vm(EventKind::VmChanged, id, entry.name(), &entry.node, &what, details)
+}
+
 /// What there is to be known of a definition: of a domain that is on as its next start will have it, but for its devices.
-fn definition(seen: &Seen) -> Definition {
-    let view: &DomainView = &seen.view;
+fn definition(view: &DomainView) -> Definition {
     let next = view.at_next_start.as_ref();
     let boot = next.map_or(&view.boot, |next| &next.boot);
     let place = |disk: &hypervisor::domain::DiskView| {

@@ -8,11 +8,12 @@ use uuid::Uuid;
 pub async fn refresh(app: &App, node: &Node, id: Uuid) -> Result<()> {
     let read = app.index.begin_read();
     let at_work = || app.locks.are_held(id) || !app.index.detaching_from(id).is_empty();
-    let ours = at_work();
+    let was_at_work = at_work();
     match node.domain(id).await {
         Ok(told) => {
-            app.index.observe(node.name(), id, read, told);
-            drift::look(app, id, ours || at_work());
+            if let Some(sight) = app.index.observe(node.name(), id, read, told) {
+                drift::look(app, id, &sight, || was_at_work || at_work());
+            }
             attachments::free_let_go(app, node, id).await;
         }
         Err(error) => {

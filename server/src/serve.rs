@@ -122,8 +122,7 @@ async fn start(mut config: Config) -> Result<App> {
     let index =
         Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()), events.clone());
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
-    let doubtful = drift::doubtful(&store, &index).await?;
-    let drift = drift::Known::new(store.definitions().await?, doubtful);
+    let drift = drift::Left::read(&store, &index).await?;
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));
     let history = match config.metrics.url {
         Some(_) => None,

@@ -25,7 +25,7 @@ use hypervisor::domain::{Address, DomainView, Power};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -50,6 +50,14 @@ struct Inner {
     nodes: BTreeMap<String, NodeSight>,
     /// Domains that are gone, with the number of the read that told: an older answer doesn't bring them back.
     gone: HashMap<Uuid, u64>,
+}
+
+/// A domain's configuration as a read has told it, and as it was known before.
+pub struct Sight {
+    /// `None` when it was not known.
+    pub before: Option<Arc<DomainView>>,
+    /// As it is now.
+    pub now: Arc<DomainView>,
 }
 
 /// A node as last seen.
@@ -83,8 +91,10 @@ impl Index {
         self.reads.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Takes in what a node told of a domain (`None`: there is no such domain), by the read of this number.
-    pub fn observe(&self, node: &str, id: Uuid, read: u64, told: Option<(Power, DomainView)>) {
+    /// Takes in what a node told of a domain (`None`: there is no such domain), by the read of this number. Returns what was taken in of
+    /// a domain that is there.
+    pub fn observe(&self, node: &str, id: Uuid, read: u64, told: Option<(Power, DomainView)>) -> Option<Sight> {
+        let mut sight = None;
         self.write(|inner| {
             let known = inner.entries.get(id);
             let overtaken = known.and_then(|entry| entry.seen.as_ref()).is_some_and(|seen| seen.read > read);
@@ -102,9 +112,13 @@ impl Index {
             }
             inner.entries.change_or_add(id, node, |entry| {
                 entry.node = node.to_owned();
-                entry.seen = Some(Seen::of(power, view, entry.seen.take(), read));
+                let before = entry.seen.as_ref().map(|seen| Arc::clone(&seen.view));
+                let seen = Seen::of(power, view, entry.seen.take(), read);
+                sight = Some(Sight { before, now: Arc::clone(&seen.view) });
+                entry.seen = Some(seen);
             });
         });
+        sight
     }
 
     /// Takes in a whole listing of a node, by the read of this number. Returns the domains whose configuration must be

@@ -19,7 +19,7 @@ use api::{
 use hypervisor::{
     Node,
     domain::{DiskView, DomainView, Labels},
-    storage::{Layer, PoolView, VolumeView},
+    storage::{PoolView, VolumeView},
 };
 use std::path::Path;
 use uuid::Uuid;
@@ -64,8 +64,8 @@ pub async fn adopt(context: Context, request: AdoptVm) -> Result<Work<Vm>> {
             app.index.put_volume(volume);
         }
         app.index.put_record(record);
-        drift::forget(app, vm.id);
         observe::refresh_after(app, node, vm.id).await;
+        drift::begin(app, vm.id);
         app.index.to_wire(vm.id)
     }))
 }
@@ -146,12 +146,7 @@ async fn volumes(app: &App, vm: &Subject, name: &str, disks: Vec<Found<'_>>) -> 
             )));
         }
         let below = vm.node.backing_chain(&volume.path).await?;
-        let is_below = |path: &str| {
-            below.iter().any(|layer| match layer {
-                Layer::Volume(volume) => volume.path == path,
-                Layer::Unknown(unknown) => unknown == path,
-            })
-        };
+        let is_below = |path: &str| below.iter().any(|layer| layer.path() == path);
         let copy = copies.iter().find(|copy| copy.node == vm.node.name() && is_below(&copy.path));
         let id = Uuid::now_v7();
         let called = format!("{name}-{}", disk.target);
@@ -276,7 +271,6 @@ pub async fn release(context: Context, request: ReleaseVm) -> Result<Work<Releas
         }
         app.index.drop_record(vm.id);
         app.credential_checks.forget_vm(vm.id);
-        drift::forget(app, vm.id);
         observe::refresh_after(app, node, vm.id).await;
         Ok(reply)
     }))
