@@ -53,7 +53,11 @@ fn in_words() {
     told(&lab, &vm.name, &format!("interface {mac} with its link down, changed outside Vmyard"));
     lab.node.virsh(&["detach-interface", domain, "network", "--mac", &mac, "--live", "--config"]);
     // A guest that hasn't booted doesn't let go of it at once.
-    assert_eq!(changed(&lab, &vm.id).len(), vm.describe()["changed_outside"].as_array().unwrap().len());
+    // That is seen by the first look after it, and told a moment later.
+    eventually("both tell the same", SOON, || {
+        let shown = vm.describe()["changed_outside"].as_array().unwrap().len();
+        (shown == changed(&lab, &vm.id).len()).then_some(())
+    });
     vm.ok("stop-vm", json!({"force": true}));
     vm.delete();
 }
