@@ -198,6 +198,35 @@ fn killed_in_the_middle() {
 }
 
 #[test]
+fn libvirtd_is_restarted_meanwhile() {
+    let lab = Lab::own();
+    let id = theirs(&lab, "shaken");
+    for round in 0..8 {
+        let managed = lab.ok("describe-vm", json!({"vm": id}))["managed"] == true;
+        let method = if managed { "release-vm" } else { "adopt-vm" };
+        std::thread::scope(|scope| {
+            let called = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(round * 3));
+                lab.server.call(method, json!({"vm": id}))
+            });
+            lab.node.command("kill-libvirtd");
+            lab.node.command("start-libvirtd");
+            let answer = called.join().unwrap();
+            assert!([200, 409, 503, 504].contains(&answer.status), "{method}: {answer:?}");
+        });
+        eventually("it is fresh", SOON, || (lab.ok("describe-vm", json!({"vm": id}))["stale"] == false).then_some(()));
+        lab.wait_for_tasks();
+        let managed = lab.ok("describe-vm", json!({"vm": id}))["managed"] == true;
+        assert_eq!(xml(&lab, "shaken").contains(ELEMENT), managed, "{method}, round {round}");
+    }
+    if lab.ok("describe-vm", json!({"vm": id}))["managed"] == false {
+        lab.ok("adopt-vm", json!({"vm": id}));
+    }
+    lab.ok("delete-vm", json!({"vm": id, "delete_volumes": true}));
+    assert_eq!(lab.files(), Vec::<String>::new());
+}
+
+#[test]
 fn what_cannot_be_taken_over() {
     let lab = Lab::own();
     let define = |xml: String| {
