@@ -1,6 +1,7 @@
 //! The vmyard binary: the server (`vmyard serve`) and the command line. A file for each verb.
 
 mod audit;
+mod backup;
 mod call;
 mod change;
 mod client;
@@ -54,6 +55,12 @@ struct Cli {
 enum Verb {
     /// Serve the API
     Serve(serve::Args),
+    /// Write all of the server's database to a file, also while it serves
+    Backup(backup::Backup),
+    /// Put a backup into an empty database, and look at the nodes for what has changed since
+    Restore(backup::Restore),
+    /// Make a lost database again from what the nodes keep of it
+    Rebuild(backup::Rebuild),
     /// Call any method of the API with a JSON object, and print its reply
     Call(call::Args),
     /// Work with virtual machines
@@ -120,6 +127,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {
         Verb::Serve(args) => return serve::run(args),
+        Verb::Backup(args) => return backup::backup(args),
+        Verb::Restore(args) => return backup::restore(args),
+        Verb::Rebuild(args) => return backup::rebuild(args),
         Verb::Openapi => openapi::run(cli.output),
         Verb::Completion(args) => completion::run(args),
         Verb::Events(args) => events::run(&cli.server, cli.output, args),
@@ -154,7 +164,8 @@ fn call(client: &client::Client, output: output::Output, verb: Verb) -> Result<(
         Verb::Token(verb) => token::run(client, output, verb),
         Verb::Audit(verb) => audit::run(client, output, verb),
         Verb::Webhook(verb) => webhook::run(client, output, verb),
-        Verb::Serve(_) | Verb::Events(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
+        Verb::Serve(_) | Verb::Backup(_) | Verb::Restore(_) | Verb::Rebuild(_) => Ok(()),
+        Verb::Events(_) | Verb::Openapi | Verb::Completion(_) => Ok(()),
     }
 }
 

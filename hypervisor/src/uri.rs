@@ -52,6 +52,11 @@ impl NodeUri {
         Ok(())
     }
 
+    /// Whether it has a password in it.
+    pub fn has_password(&self) -> bool {
+        redacted(&self.0) != self.0
+    }
+
     /// The URI with its password, for libvirt.
     pub(crate) fn secret(&self) -> &str {
         &self.0

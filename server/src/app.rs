@@ -14,6 +14,7 @@ use crate::{
     events::Events,
     index::Index,
     later::Later,
+    manifest::Manifests,
     metrics::Metrics,
     nodes::{Member, Nodes},
     store::{AuditRecord, Store},
@@ -63,6 +64,8 @@ pub struct Parts {
     pub copies: Copies,
     /// What VMs have used.
     pub metrics: Arc<Metrics>,
+    /// What the writer of the nodes' manifests is told.
+    pub manifests: Manifests,
     /// What is tried again after a while.
     pub later: Later,
     /// The resets of credentials that wait for a boot.

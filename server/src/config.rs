@@ -1,5 +1,6 @@
 //! The configuration: a TOML file, with the command line on top.
 
+use crate::store::Store;
 use hypervisor::{NodeUri, VirtType, VirtTypeSetting};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -186,6 +187,21 @@ impl NodeSettings {
             reserved_memory_mib: reserved_memory_mib(),
             default_pool_path: default_pool_path(),
             seed_pool_path: seed_pool_path(),
+        }
+    }
+}
+
+impl Config {
+    /// The database's URL.
+    pub fn database_url(&self) -> String {
+        self.database.clone().unwrap_or_else(|| Store::default_url(&self.data_dir))
+    }
+
+    /// The nodes; `local` at `qemu:///system` when there is none.
+    pub fn nodes_or_local(&self) -> BTreeMap<String, NodeSettings> {
+        match self.nodes.is_empty() {
+            true => [("local".to_owned(), NodeSettings::at("qemu:///system"))].into(),
+            false => self.nodes.clone(),
         }
     }
 }

@@ -205,6 +205,7 @@ async fn arrived(app: &App, name: &str) {
     // Its arrival may be told twice: what two make side by side, they could take from each other.
     let _alone = member.scanning.lock().await;
     prepare(app, &member).await;
+    app.manifests.wake.notify_one();
     scan_and_go_on(app, &member.node, Some(came_up)).await;
     let app = app.clone();
     tokio::spawn(async move { housekeeping::forget_gone(&app, &member.node).await });

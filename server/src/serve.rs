@@ -5,7 +5,6 @@ use crate::{
     app::Parts,
     attempts::Attempts,
     auth,
-    config::NodeSettings,
     console,
     copies::Copies,
     credential_checks::CredentialChecks,
@@ -13,6 +12,7 @@ use crate::{
     events::{self, Events},
     housekeeping,
     index::Index,
+    manifest::{self, Manifests},
     methods,
     metrics::{self, Metrics},
     nodes::{Member, Nodes},
@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 const STOP: Duration = Duration::from_secs(30);
 /// How long answers may take to be sent after that.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long the nodes' manifests may take after that.
+const MANIFESTS: Duration = Duration::from_secs(10);
 /// How long the server is not ready while it takes back what was left.
 const RECOVER: Duration = Duration::from_secs(20);
 /// How long the server waits at its start for nodes to be reached, before it unwinds what is left on them.
@@ -88,20 +90,22 @@ pub async fn serve(
     // HTTP doesn't count them any more.
     app.consoles.open.close();
     let _ = tokio::time::timeout(ANSWER, app.consoles.open.wait()).await;
+    app.manifests.stop.cancel();
+    let _ = tokio::time::timeout(MANIFESTS, app.manifests.writer.wait()).await;
     let _ = tokio::time::timeout(ANSWER, metrics::close(&app.metrics)).await;
     Ok(())
 }
 
 async fn start(mut config: Config) -> Result<App> {
     auth::ensure_data_dir(&config.data_dir)?;
-    let url = config.database.clone().unwrap_or_else(|| Store::default_url(&config.data_dir));
-    let store = Store::open(&url).await?;
+    let store = Store::open(&config.database_url()).await?;
+    let installation = store.installation().await?;
     let left = store.open_tasks().await?;
     let replay_key = auth::ensure_admin_token(&store, &config.data_dir).await?;
 
     let added = store.nodes().await?;
-    if config.nodes.is_empty() && added.is_empty() {
-        config.nodes.insert("local".to_owned(), NodeSettings::at("qemu:///system"));
+    if added.is_empty() {
+        config.nodes = config.nodes_or_local();
     }
     let (sender, node_events) = mpsc::unbounded_channel();
     let (events, told) = Events::new();
@@ -140,6 +144,7 @@ async fn start(mut config: Config) -> Result<App> {
         events,
         copies: Copies::default(),
         metrics: Arc::new(metrics),
+        manifests: Manifests::default(),
         later: crate::later::Later::default(),
         credential_checks,
         consoles: console::Consoles::default(),
@@ -156,6 +161,8 @@ async fn start(mut config: Config) -> Result<App> {
     tokio::spawn(events::write_for_ever(app.store.clone(), told));
     webhooks::begin(&app).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
+    app.manifests.writer.spawn(manifest::write_for_ever(app.clone(), installation));
+    app.manifests.writer.close();
     if app.metrics.keeps() {
         tokio::spawn(metrics::write_for_ever(app.metrics.clone(), history_path, ticks));
     }

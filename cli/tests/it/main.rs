@@ -47,7 +47,7 @@ mod outside;
 mod plan;
 mod random;
 mod random_snapshots;
-
+mod rebuild;
 mod reset;
 mod screens;
 mod serial;

@@ -83,6 +83,17 @@ impl Node {
         .await
     }
 
+    /// The names of all volumes that begin with `prefix`, as of now.
+    pub async fn volume_names(&self, pool: Uuid, prefix: &str) -> Result<Vec<String>> {
+        let wanted = prefix.to_owned();
+        self.change(SLOW, &format!("list the volumes {prefix}* of pool {pool}"), move |connection| {
+            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            when_idle(|| pool.refresh(0))?;
+            Ok(pool.volumes()?.iter().map(Volume::name).filter(|name| name.starts_with(&wanted)).collect())
+        })
+        .await
+    }
+
     /// The name of the pool that has a volume at this path.
     pub async fn pool_with(&self, path: &str) -> Result<Option<String>> {
         let wanted = path.to_owned();

@@ -31,6 +31,7 @@ impl Store {
                 .bind(keypair.created_at.0)
                 .execute(&self.pool)
                 .await;
+        self.changed();
         match added {
             Ok(_) => Ok(()),
             Err(error) if is_taken(&error) => Err(Error::exists("keypair", &keypair.name)),
@@ -41,6 +42,7 @@ impl Store {
     /// Forgets a keypair.
     pub async fn forget_keypair(&self, id: Uuid) -> Result<()> {
         let done = sqlx::query("delete from keypair where id = $1").bind(id.to_string()).execute(&self.pool).await;
+        self.changed();
         done.map(|_| ()).map_err(failed("forget a keypair"))
     }
 

@@ -20,7 +20,7 @@ impl Store {
         let query = sqlx::query("delete from made where pool = $1 and file = $2");
         let query = query.bind(image.pool.to_string()).bind(&image.file);
         query.execute(&mut *transaction).await.map_err(failed("forget what was deleted"))?;
-        transaction.commit().await.map_err(failed("forget what was deleted"))
+        self.commit(transaction, "forget what was deleted").await
     }
 }
 

@@ -52,7 +52,7 @@ impl Store {
             let query = sqlx::query(sql).bind(made.kind.as_str()).bind(pool(made)).bind(&made.file);
             query.execute(&mut *transaction).await.map_err(failed("forget what is gone"))?;
         }
-        transaction.commit().await.map_err(failed("forget what is gone"))
+        self.commit(transaction, "forget what is gone").await
     }
 }
 

@@ -13,6 +13,8 @@ mod keypair;
 mod leftover;
 mod made;
 mod node;
+mod restored;
+mod rows;
 mod session;
 mod snapshot;
 mod task;
@@ -31,6 +33,7 @@ pub use history::{DAMAGED, History, LEVELS, Level, RollUp, Tick};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
+pub use rows::{RawRow, TABLES, Table};
 pub use session::SessionRecord;
 pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
 pub use task::{Ended, StepRecord, TaskRecord};
@@ -64,6 +67,8 @@ pub struct Store {
     sqlite: bool,
     /// Counts the transactions that told events.
     told: watch::Sender<u64>,
+    /// Counts the changes of what nodes are told of it.
+    changes: watch::Sender<u64>,
     _in_use: Arc<InUse>,
 }
 
@@ -76,13 +81,30 @@ enum InUse {
 }
 
 impl Store {
-    /// Opens the database at this URL and brings its tables up to date. A SQLite file is made when it isn't there.
+    /// Opens the database at this URL, for this process alone, and brings its tables up to date. A SQLite file is made when it
+    /// isn't there.
     pub async fn open(url: &str) -> Result<Store> {
+        Store::open_at(url, SCHEMA).await
+    }
+
+    /// The same, with tables as they were after an older migration; see [`Store::migrate_to`].
+    pub async fn open_at(url: &str, version: i64) -> Result<Store> {
+        let store = Store::connect(url, true).await?;
+        let in_use = lock(&store.pool, &with_mode(url, "rwc")).await?;
+        let store = Store { _in_use: Arc::new(in_use), ..store };
+        store.migrate_to(version).await?;
+        Ok(store)
+    }
+
+    /// Opens a database that is there, as it is, to read it beside the process that works with it.
+    pub async fn open_to_read(url: &str) -> Result<Store> {
+        Store::connect(url, false).await
+    }
+
+    async fn connect(url: &str, make: bool) -> Result<Store> {
         sqlx::any::install_default_drivers();
         let sqlite = url.starts_with("sqlite:");
-        let create = sqlite && !url.contains(":memory:") && !url.contains("mode=");
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let url = if create { format!("{url}{separator}mode=rwc") } else { url.to_owned() };
+        let url = with_mode(url, if make { "rwc" } else { "rw" });
         let options = AnyConnectOptions::from_str(&url).map_err(failed("understand the database's URL"))?;
         // An in-memory database is private to its connection.
         let connections = if url.contains(":memory:") { 1 } else { 8 };
@@ -112,9 +134,20 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(failed("open the database"))?;
-        let in_use = lock(&pool, &url).await?;
-        migrations().run(&pool).await.map_err(|error| Error::Internal(format!("migrate the database: {error}")))?;
-        Ok(Store { pool, sqlite, told: watch::Sender::new(0), _in_use: Arc::new(in_use) })
+        let in_use = Arc::new(InUse::Memory);
+        Ok(Store { pool, sqlite, told: watch::Sender::new(0), changes: watch::Sender::new(0), _in_use: in_use })
+    }
+
+    /// Brings the tables to a migration, which is none before theirs.
+    pub async fn migrate_to(&self, version: i64) -> Result<()> {
+        let migrated = migrations(version).run(&self.pool).await;
+        migrated.map_err(|error| Error::Internal(format!("migrate the database: {error}")))
+    }
+
+    /// The last migration of the tables.
+    pub async fn version(&self) -> Result<i64> {
+        let row = sqlx::query("select max(version) as version from _sqlx_migrations").fetch_one(&self.pool).await;
+        Ok(row.map_err(failed("read the version of the tables"))?.get::<Option<i64>, _>("version").unwrap_or(0))
     }
 
     /// The URL of the default database in a data directory.
@@ -133,6 +166,30 @@ impl Store {
         let how = if self.sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         self.pool.begin_with(how).await.map_err(failed("begin a transaction"))
     }
+
+    /// Ends a transaction that has changed what nodes are told.
+    async fn commit(&self, transaction: Transaction<'_, Any>, doing: &'static str) -> Result<()> {
+        let done = transaction.commit().await.map_err(failed(doing));
+        self.changed();
+        done
+    }
+
+    /// Says that what nodes are told may have changed.
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever what nodes are told may have changed.
+    pub fn follow_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// The URL of a SQLite database with what may be done with its file, where it doesn't say so itself.
+fn with_mode(url: &str, mode: &str) -> String {
+    let says_itself = !url.starts_with("sqlite:") || url.contains(":memory:") || url.contains("mode=");
+    let separator = if url.contains('?') { '&' } else { '?' };
+    if says_itself { url.to_owned() } else { format!("{url}{separator}mode={mode}") }
 }
 
 /// Makes sure that no other server works with this database: two would unwind each other's tasks.
@@ -163,12 +220,15 @@ async fn lock(pool: &AnyPool, url: &str) -> Result<InUse> {
     }
 }
 
-/// The steps from an empty database to today's tables. A step that was released is never changed.
-fn migrations() -> Migrator {
+/// The last of [`migrations`].
+pub const SCHEMA: i64 = 13;
+
+/// The steps from an empty database to the tables of a version. A step that was released is never changed.
+fn migrations(version: i64) -> Migrator {
     let step = |version, name, sql| {
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
     };
-    Migrator::with_migrations(vec![
+    let all = vec![
         step(1, "start", include_str!("../../migrations/0001_start.sql")),
         step(2, "client token", include_str!("../../migrations/0002_client_token.sql")),
         step(3, "access", include_str!("../../migrations/0003_access.sql")),
@@ -181,7 +241,9 @@ fn migrations() -> Migrator {
         step(10, "event", include_str!("../../migrations/0010_event.sql")),
         step(11, "webhook", include_str!("../../migrations/0011_webhook.sql")),
         step(12, "definition", include_str!("../../migrations/0012_definition.sql")),
-    ])
+        step(13, "installation", include_str!("../../migrations/0013_installation.sql")),
+    ];
+    Migrator::with_migrations(all.into_iter().filter(|step| step.version <= version).collect())
 }
 
 /// An error of the database, with what was being done.

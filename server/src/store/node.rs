@@ -39,7 +39,7 @@ impl Store {
             Err(error) => return Err(failed("add a node")(error)),
         }
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("add a node"))
+        self.commit(transaction, "add a node").await
     }
 
     /// The nodes that were added.
@@ -72,6 +72,7 @@ impl Store {
             false => "insert into node_disabled (name_key) values ($1) on conflict (name_key) do nothing",
         };
         let done = sqlx::query(sql).bind(name_key(name)).execute(&self.pool).await;
+        self.changed();
         done.map(|_| ()).map_err(failed("enable or disable a node"))
     }
 
@@ -120,7 +121,7 @@ impl Store {
             transaction.rollback().await.map_err(failed("forget a node"))?;
             return Ok(false);
         }
-        transaction.commit().await.map_err(failed("forget a node"))?;
+        self.commit(transaction, "forget a node").await?;
         Ok(true)
     }
 

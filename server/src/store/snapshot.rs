@@ -228,7 +228,7 @@ impl Store {
             .await
             .map_err(failed("add a snapshot's disk"))?;
         }
-        transaction.commit().await.map_err(failed("add a snapshot"))
+        self.commit(transaction, "add a snapshot").await
     }
 
     /// Makes a snapshot ready, moves the volumes to the images in which they go on and the VM onto the snapshot; with `task`
@@ -251,7 +251,7 @@ impl Store {
         if let Some(task) = task {
             close_journal(&mut transaction, task).await?;
         }
-        transaction.commit().await.map_err(failed("make a snapshot ready"))
+        self.commit(transaction, "make a snapshot ready").await
     }
 
     /// Moves volumes to new images over a snapshot's and the VM onto it, leaves the images that they were on, and another
@@ -270,7 +270,7 @@ impl Store {
         }
         stand_on(&mut transaction, snapshot.vm, snapshot.id).await?;
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("end a revert"))
+        self.commit(transaction, "end a revert").await
     }
 
     /// Moves a VM's system volume to a new image over a template, off all snapshots, of which these go; leaves the image that it
@@ -296,7 +296,7 @@ impl Store {
             hide(&mut transaction, snapshot).await?;
         }
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("reset a VM"))?;
+        self.commit(transaction, "reset a VM").await?;
         vm.revision += 1;
         Ok(())
     }
@@ -311,7 +311,7 @@ impl Store {
             let deleted = sqlx::query(sql).bind(id.to_string()).execute(&mut *transaction).await;
             deleted.map_err(failed("forget a snapshot"))?;
         }
-        transaction.commit().await.map_err(failed("forget a snapshot"))
+        self.commit(transaction, "forget a snapshot").await
     }
 
     /// Hides a snapshot that is to go: its name is free, and what was on it is on its parent. Its memory is a leftover. Never
@@ -319,7 +319,7 @@ impl Store {
     pub async fn mark_snapshot_deleting(&self, snapshot: &SnapshotRecord) -> Result<()> {
         let mut transaction = self.begin().await?;
         hide(&mut transaction, snapshot).await?;
-        transaction.commit().await.map_err(failed("mark a snapshot"))
+        self.commit(transaction, "mark a snapshot").await
     }
 
     /// Forgets a hidden snapshot that has no image any more; returns whether it has none.
@@ -331,6 +331,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&self.pool)
         .await;
+        self.changed();
         Ok(deleted.map_err(failed("forget a snapshot"))?.rows_affected() == 1)
     }
 
@@ -408,7 +409,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         forget_frozen(&mut transaction, disk).await?;
         leave(&mut transaction, node, &disk.image).await?;
-        transaction.commit().await.map_err(failed("drop an image"))
+        self.commit(transaction, "drop an image").await
     }
 
     /// The image above has taken in what it needs of a snapshot's disk, and stands on what that stood on.
@@ -429,7 +430,7 @@ impl Store {
         done.map_err(failed("note where an image stands"))?;
         forget_frozen(&mut transaction, disk).await?;
         leave(&mut transaction, node, &disk.image).await?;
-        transaction.commit().await.map_err(failed("merge an image"))
+        self.commit(transaction, "merge an image").await
     }
 
     /// A snapshot's disk has taken in all of the image above, and its image stands for that from now on.
@@ -471,7 +472,7 @@ impl Store {
         }
         forget_frozen(&mut transaction, disk).await?;
         leave(&mut transaction, node, gone).await?;
-        transaction.commit().await.map_err(failed("merge an image"))
+        self.commit(transaction, "merge an image").await
     }
 
     /// The images and memory files of snapshots, and leftovers, by node and path: what is no volume of its own.

@@ -104,6 +104,7 @@ impl Store {
         .bind(template.created_at.0)
         .execute(&self.pool)
         .await;
+        self.changed();
         match inserted {
             Ok(_) => Ok(()),
             Err(error) if is_taken(&error) => Err(Error::exists("template", &template.name)),
@@ -122,7 +123,7 @@ impl Store {
             .await
             .map_err(failed("make a template ready"))?;
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("make a template ready"))
+        self.commit(transaction, "make a template ready").await
     }
 
     /// Adds a further copy of a template that is still ready, and ends the journal of the task that made it, in one.
@@ -142,7 +143,7 @@ impl Store {
         }
         insert_copy(&mut transaction, copy).await?;
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("add a template's copy"))
+        self.commit(transaction, "add a template's copy").await
     }
 
     /// Marks a template as being deleted, unless a volume stands on it: returns whether it was marked.
@@ -164,7 +165,7 @@ impl Store {
             transaction.rollback().await.map_err(failed("mark a template"))?;
             return Ok(false);
         }
-        transaction.commit().await.map_err(failed("mark a template"))?;
+        self.commit(transaction, "mark a template").await?;
         Ok(true)
     }
 
@@ -183,7 +184,7 @@ impl Store {
                 .await
                 .map_err(failed("forget a template"))?;
         }
-        transaction.commit().await.map_err(failed("forget a template"))
+        self.commit(transaction, "forget a template").await
     }
 
     /// The template of this name or id.

@@ -133,7 +133,7 @@ impl Store {
     pub async fn insert_vm(&self, vm: &VmRecord) -> Result<()> {
         let mut transaction = self.begin().await?;
         insert(&mut transaction, vm).await?;
-        transaction.commit().await.map_err(failed("add a VM"))
+        self.commit(transaction, "add a VM").await
     }
 
     /// Adds a VM that is taken over, with its volumes, and ends the journal of the task that does it, in one: from here on a crash takes
@@ -145,7 +145,7 @@ impl Store {
             volume::insert(&mut transaction, volume).await?;
         }
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("add a VM"))
+        self.commit(transaction, "add a VM").await
     }
 
     /// Forgets a VM that is given back, with all its volumes and that they were made here, and ends the journal of the task that does
@@ -158,7 +158,7 @@ impl Store {
             sqlx::query(*sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;
         }
         close_journal_with(&mut transaction, task, reply).await?;
-        transaction.commit().await.map_err(failed("forget a VM"))
+        self.commit(transaction, "forget a VM").await
     }
 
     /// Marks a VM as one that goes, with all its data volumes if they go too, and these snapshots. From here on it is not
@@ -181,7 +181,7 @@ impl Store {
         for snapshot in with_snapshots {
             hide(&mut transaction, snapshot).await?;
         }
-        transaction.commit().await.map_err(failed("mark a VM"))?;
+        self.commit(transaction, "mark a VM").await?;
         vm.phase = VmPhase::Deleting;
         vm.revision += 1;
         Ok(())
@@ -199,7 +199,7 @@ impl Store {
             .map_err(failed("make a VM ready"))?;
         expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("make a VM ready"))?;
+        self.commit(transaction, "make a VM ready").await?;
         vm.phase = VmPhase::Ready;
         vm.revision += 1;
         Ok(())
@@ -211,7 +211,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         update(&mut transaction, vm).await?;
         close_journal_with(&mut transaction, task, reply).await?;
-        transaction.commit().await.map_err(failed("change a VM"))?;
+        self.commit(transaction, "change a VM").await?;
         vm.revision += 1;
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Store {
     pub async fn change_vm_spec(&self, vm: &mut VmRecord) -> Result<()> {
         let mut transaction = self.begin().await?;
         update(&mut transaction, vm).await?;
-        transaction.commit().await.map_err(failed("change a VM"))?;
+        self.commit(transaction, "change a VM").await?;
         vm.revision += 1;
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Store {
         for sql in FORGET {
             sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(failed("forget a VM"))?;
         }
-        transaction.commit().await.map_err(failed("forget a VM"))
+        self.commit(transaction, "forget a VM").await
     }
 
     /// All VMs.

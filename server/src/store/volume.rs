@@ -159,7 +159,7 @@ impl Store {
     pub async fn insert_volume(&self, volume: &VolumeRecord) -> Result<()> {
         let mut transaction = self.begin().await?;
         insert(&mut transaction, volume).await?;
-        transaction.commit().await.map_err(failed("add a volume"))
+        self.commit(transaction, "add a volume").await
     }
 
     /// Forgets a volume, whose image is gone.
@@ -173,7 +173,7 @@ impl Store {
             let deleted = sqlx::query(sql).bind(id.to_string()).execute(&mut *transaction).await;
             deleted.map_err(failed("forget a volume"))?;
         }
-        transaction.commit().await.map_err(failed("forget a volume"))
+        self.commit(transaction, "forget a volume").await
     }
 
     /// All volumes.
@@ -214,7 +214,7 @@ impl Store {
             .await
             .map_err(failed("make a volume ready"))?;
         close_journal(&mut transaction, task).await?;
-        transaction.commit().await.map_err(failed("make a volume ready"))
+        self.commit(transaction, "make a volume ready").await
     }
 
     /// Notes a volume's size, in bytes.
@@ -224,6 +224,7 @@ impl Store {
             .bind(id.to_string())
             .execute(&self.pool)
             .await;
+        self.changed();
         updated.map(|_| ()).map_err(failed("note a volume's size"))
     }
 
@@ -231,7 +232,9 @@ impl Store {
     pub async fn set_volume_base(&self, id: Uuid, base: Option<&str>) -> Result<()> {
         let sql = "update volume set base = $1, revision = revision + 1 where id = $2";
         let query = sqlx::query(sql).bind(base.map(str::to_owned)).bind(id.to_string());
-        query.execute(&self.pool).await.map(|_| ()).map_err(failed("note what a volume stands on"))
+        let done = query.execute(&self.pool).await;
+        self.changed();
+        done.map(|_| ()).map_err(failed("note what a volume stands on"))
     }
 
     /// Gives a volume to a VM as this device; returns whether it was nobody's and ready.
@@ -245,6 +248,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&self.pool)
         .await;
+        self.changed();
         Ok(updated.map_err(failed("give a volume to a VM"))?.rows_affected() == 1)
     }
 
@@ -260,6 +264,7 @@ impl Store {
         .bind(from)
         .execute(&self.pool)
         .await;
+        self.changed();
         updated.map(|_| ()).map_err(failed("change a volume's phase"))
     }
 
@@ -273,6 +278,7 @@ impl Store {
         .bind(vm.to_string())
         .execute(&self.pool)
         .await;
+        self.changed();
         updated.map(|_| ()).map_err(failed("take a volume from a VM"))
     }
 
@@ -285,6 +291,7 @@ impl Store {
         .bind(id.to_string())
         .execute(&self.pool)
         .await;
+        self.changed();
         Ok(updated.map_err(failed("mark a volume"))?.rows_affected() == 1)
     }
 

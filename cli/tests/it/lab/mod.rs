@@ -145,7 +145,7 @@ impl Lab {
         format!("{name}-{}", self.counter.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// Files in the pool `default` but for the template's, and in the pool of the seeds.
+    /// Files in the pool `default` but for the template's, and in the pool of the seeds but for the manifest's.
     pub fn files(&self) -> Vec<String> {
         let template =
             self.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"].as_str().unwrap().to_owned();
@@ -153,7 +153,7 @@ impl Lab {
             .iter()
             .filter_map(|pool| fs::read_dir(self.node.dir.join("pools").join(pool)).ok())
             .flat_map(|entries| entries.map(|entry| entry.unwrap().path().display().to_string()))
-            .filter(|path| *path != template)
+            .filter(|path| *path != template && !path.ends_with(".manifest"))
             .collect();
         files.sort();
         files

@@ -97,18 +97,23 @@ impl Server {
 
     /// Kills it as `kill -9` does, and starts it again with other environment.
     pub fn kill_and_restart(&mut self, env: &[(&str, &str)]) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
+        self.kill();
         *self = Server::start(&self.dir.clone(), env);
     }
 
     /// Kills it, and starts it again at the address that it had.
     #[allow(dead_code)]
     pub fn kill_and_restart_there(&mut self) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
+        self.kill();
         let address = self.url.trim_start_matches("http://").to_owned();
         *self = Server::start_at(&address, &self.dir.clone(), &[], &[]);
+    }
+
+    /// Kills it as `kill -9` does.
+    #[allow(dead_code)]
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
     }
 
     /// Ends it with SIGTERM; returns whether it ended well.

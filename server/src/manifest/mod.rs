@@ -1,0 +1,259 @@
+//! The manifests: on each node, in the pool of the seeds, a copy of what the database knows of that node. A database that is lost is
+//! made again from them (`rebuild.rs`).
+//!
+//! They are written by looking, not by telling: some time after something was changed, all rows of nodes are read and compared with
+//! what was last written, by their hashes. So no operation can forget to write one, waits for it, or fails with it, and a node that was
+//! away gets what it has missed. What is lost with the database is what was changed in the last seconds before both died; what stopping
+//! the server leaves behind is complete.
+
+mod format;
+
+pub use format::{File, Head, Key, Manifest, fold, key};
+
+use crate::{
+    App, Result,
+    nodes::Member,
+    packed::Writer as Packer,
+    seeds,
+    store::{RawRow, SCHEMA},
+};
+use format::{PREFIX, file_name, gone, parse_name};
+use api::Time;
+use hypervisor::{Node, Status};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+/// How long it is waited for more changes before they are written.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Looking takes no more than this part of the time.
+const SHARE: u32 = 20;
+/// The time between two attempts at a node that can't be written to.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Files after the one with all rows: with more, reading them would take long.
+const FILES: u64 = 50;
+
+/// What the writer of the manifests is told.
+#[derive(Default)]
+pub struct Manifests {
+    /// Told when a node has come up.
+    pub wake: Notify,
+    /// Cancelled when the server stops: what is left is written, and the writer ends.
+    pub stop: CancellationToken,
+    /// The writer.
+    pub writer: TaskTracker,
+}
+
+/// What a node's manifest has.
+struct Written {
+    /// The hash of each row, and the last look that found it.
+    rows: HashMap<Key, (u64, u64)>,
+    /// Of the last file.
+    number: u64,
+    /// Of the file with all rows.
+    whole: u64,
+    /// The bytes of the file with all rows, and of those after it.
+    bytes: (usize, usize),
+}
+
+/// Runs until the server stops: writes the manifests.
+pub async fn write_for_ever(app: App, installation: Uuid) {
+    let mut changes = app.store.follow_changes();
+    let mut writer = Writer { app, installation, look: 0, written: BTreeMap::new() };
+    let app = writer.app.clone();
+    let mut failed = false;
+    loop {
+        let stop = tokio::select! {
+            _ = changes.changed() => false,
+            () = app.manifests.wake.notified() => false,
+            () = tokio::time::sleep(AGAIN), if failed => false,
+            () = app.manifests.stop.cancelled() => true,
+        };
+        if !stop {
+            let _ = tokio::time::timeout(PAUSE, app.manifests.stop.cancelled()).await;
+        }
+        changes.mark_unchanged();
+        let began = Instant::now();
+        failed = match writer.write().await {
+            Ok(all) => !all,
+            Err(error) => {
+                tracing::warn!(%error, "the manifests are not written yet");
+                true
+            }
+        };
+        if app.manifests.stop.is_cancelled() {
+            return;
+        }
+        let _ = tokio::time::timeout(began.elapsed() * SHARE, app.manifests.stop.cancelled()).await;
+    }
+}
+
+struct Writer {
+    app: App,
+    installation: Uuid,
+    /// Counts the looks.
+    look: u64,
+    /// Of each node, by name; of one that is not there nothing is known, so all is written.
+    written: BTreeMap<String, Written>,
+}
+
+/// What is to be written to a node.
+struct Pending {
+    member: Member,
+    draft: Packer<Vec<u8>>,
+    head: Head,
+    /// What its manifest will have.
+    written: Written,
+}
+
+impl Writer {
+    /// Looks at all rows, and writes what has changed to the nodes that are up; returns whether all of them have it.
+    async fn write(&mut self) -> Result<bool> {
+        self.look += 1;
+        let mut pending = BTreeMap::new();
+        for member in self.app.nodes.all() {
+            if member.node.status().0 == Status::Up && self.app.nodes.same_host(&member).is_none() {
+                let name = member.node.name().to_owned();
+                match self.begin(&member).await {
+                    Ok(begun) => drop(pending.insert(name, begun)),
+                    Err(error) => tracing::warn!(%error, "the manifest of a node is not written yet"),
+                }
+            }
+        }
+        let nodes = self.app.nodes.all();
+        self.written.retain(|name, _| nodes.iter().any(|member| member.node.name() == name));
+        let look = self.look;
+        let rows = self.app.store.read_rows_on_nodes(|node, row| {
+            if has_a_password(&row) {
+                return Ok(());
+            }
+            let json = serde_json::to_vec(&row).unwrap_or_default();
+            let key = key(&row);
+            match node {
+                "" => pending.values_mut().try_for_each(|pending| pending.take(key, &json, look)),
+                node => pending.get_mut(node).map_or(Ok(()), |pending| pending.take(key, &json, look)),
+            }
+        });
+        rows.await?;
+        let mut all = true;
+        for (name, mut pending) in pending {
+            let written = async {
+                pending.take_gone(look)?;
+                pending.write(self.installation).await
+            };
+            match written.await {
+                Ok(written) => drop(self.written.insert(name, written)),
+                // What has reached it isn't known, so all is written the next time.
+                Err(error) => {
+                    tracing::warn!(%error, "the manifest of a node is not written yet");
+                    all = false;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn begin(&mut self, member: &Member) -> Result<Pending> {
+        let node = &member.node;
+        let due = |written: &Written| {
+            written.number - written.whole >= FILES || written.bytes.1 > written.bytes.0.max(64 << 10)
+        };
+        let (written, number, whole) = match self.written.remove(node.name()) {
+            Some(written) if !due(&written) => {
+                let number = written.number + 1;
+                (written, number, false)
+            }
+            last => {
+                let number = match last {
+                    Some(last) => last.number,
+                    None => files(node, self.installation).await?.last().map_or(0, |(number, _)| *number),
+                } + 1;
+                (Written { rows: HashMap::new(), number, whole: number, bytes: (0, 0) }, number, true)
+            }
+        };
+        let installation = self.installation;
+        let head = Head { installation, node: node.name().to_owned(), schema: SCHEMA, number, whole, at: Time::now() };
+        Ok(Pending { member: member.clone(), draft: Packer::new(Vec::new(), &head)?, head, written })
+    }
+}
+
+impl Pending {
+    /// Takes in a row, if it isn't as it was written last.
+    fn take(&mut self, key: Key, json: &[u8], look: u64) -> Result<()> {
+        let hash = blake3::hash(json);
+        let hash = hash.as_bytes()[..8].iter().fold(0, |hash, byte| hash << 8 | u64::from(*byte));
+        match self.written.rows.insert(key, (hash, look)) {
+            Some((before, _)) if before == hash => Ok(()),
+            _ => self.draft.json(json),
+        }
+    }
+
+    /// Takes in which rows are gone.
+    fn take_gone(&mut self, look: u64) -> Result<()> {
+        let not_seen: Vec<Key> =
+            self.written.rows.iter().filter(|(_, (_, seen))| *seen != look).map(|(key, _)| *key).collect();
+        for key in not_seen {
+            self.written.rows.remove(&key);
+            self.draft.line(&gone(key))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file, if there is anything to write; after one with all rows the older files go.
+    async fn write(mut self, installation: Uuid) -> Result<Written> {
+        let (number, whole) = (self.head.number, self.head.whole);
+        if self.draft.lines == 0 && !whole {
+            return Ok(self.written);
+        }
+        let node = &self.member.node;
+        let pool = seeds::pool(node).await?.uuid;
+        let bytes = self.draft.finish()?;
+        let length = bytes.len();
+        node.create_from_bytes(pool, &file_name(installation, number), bytes).await?;
+        self.written.number = number;
+        if !whole {
+            self.written.bytes.1 += length;
+            return Ok(self.written);
+        }
+        self.written.bytes.0 = length;
+        for (older, name) in files(node, installation).await? {
+            if older < number {
+                node.delete_volume(pool, &name).await?;
+            }
+        }
+        Ok(self.written)
+    }
+}
+
+/// Whether a row has a secret that doesn't belong on other hosts: a node's URI with a password.
+fn has_a_password(row: &RawRow) -> bool {
+    row.table == "node" && {
+        let settings: Option<crate::config::NodeSettings> = serde_json::from_str(row.text("settings")).ok();
+        settings.is_none_or(|settings| settings.uri.has_password())
+    }
+}
+
+/// The files of a manifest on a node, by their numbers.
+async fn files(node: &Node, installation: Uuid) -> Result<Vec<(u64, String)>> {
+    let all = all_files(node).await?;
+    Ok(all.into_iter().filter(|(of, ..)| *of == installation).map(|(_, number, name)| (number, name)).collect())
+}
+
+/// The files of all manifests on a node: whose, which number, and the name.
+pub async fn all_files(node: &Node) -> Result<Vec<(Uuid, u64, String)>> {
+    let pool = seeds::pool(node).await?.uuid;
+    let names = node.volume_names(pool, PREFIX).await?;
+    let mut files: Vec<_> = names
+        .into_iter()
+        .filter_map(|name| {
+            let (installation, number) = parse_name(&name)?;
+            Some((installation, number, name))
+        })
+        .collect();
+    files.sort();
+    Ok(files)
+}
