@@ -108,7 +108,10 @@ pub async fn restore(config: &Config, file: &Path, which: &Which) -> Result<(Sum
         store.replace_rows(rows_of).await?;
         store.migrate_to(SCHEMA).await?;
         let ended = Error::WrongState {
-            detail: format!("it was at work when a backup was made ({}), which was restored: what became of it isn't known", head.at),
+            detail: format!(
+                "it was at work when a backup was made ({}), which was restored: what became of it isn't known",
+                head.at
+            ),
             hint: Some("look at what it was about (describe-vm, list-orphans)".to_owned()),
         };
         store.end_what_was_at_work(&problem::to_wire(&ended, None, None)).await?;

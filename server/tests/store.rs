@@ -4,6 +4,8 @@
 
 #[path = "store/access.rs"]
 mod access;
+#[path = "store/rows.rs"]
+mod rows;
 
 use api::{
     Access, Time,
@@ -467,6 +469,7 @@ async fn on_postgresql() {
     resets_that_wait(&store).await;
     events(&store).await;
     takes_many_writers(&store).await;
+    rows::go_there_and_back(&store).await;
 }
 
 /// Tasks are told with their ends, in one; numbers follow the order in which transactions end, however many there are at once.

@@ -12,6 +12,7 @@ mod model;
 use crate::{
     lab::{Lab, eventually},
     random::{Dice, number, register_blank},
+    rebuild::lose_and_rebuild,
     snapshots::agrees_on_disk,
 };
 use model::{Content, Model};
@@ -110,6 +111,11 @@ impl Play<'_> {
             16 => self.plug(),
             17 => self.grow(),
             18 => self.copy(),
+            _ if self.dice.one_in(2) => {
+                self.said.push("its database is lost".to_owned());
+                let done = lose_and_rebuild(self.lab);
+                assert!(!done.contains("note: "), "{done}");
+            }
             _ => {
                 self.said.push("killed".to_owned());
                 self.lab.server.kill_and_restart(&[]);

@@ -126,8 +126,14 @@ mod tests {
     }
 
     fn bytes(number: u64, whole: bool, rows: &[RawRow], gone: &[&RawRow]) -> Vec<u8> {
-        let head =
-            Head { installation: Uuid::nil(), node: "n".to_owned(), schema: 13, number, whole, at: Time(number as i64) };
+        let head = Head {
+            installation: Uuid::nil(),
+            node: "n".to_owned(),
+            schema: 13,
+            number,
+            whole,
+            at: Time(number as i64),
+        };
         let mut file = Writer::new(Vec::new(), &head).expect("begins");
         for row in rows {
             file.line(&Line::Row(row.clone())).expect("a row");
@@ -150,7 +156,9 @@ mod tests {
     fn names_are_read_back() {
         let installation = Uuid::now_v7();
         assert_eq!(parse_name(&file_name(installation, 12)), Some((installation, 12)));
-        for other in ["vmyard-1.manifest", "x.iso", "vmyard-lookup-1", "vmyard-00000000-0000-0000-0000-000000000000-x.manifest"] {
+        for other in
+            ["vmyard-1.manifest", "x.iso", "vmyard-lookup-1", "vmyard-00000000-0000-0000-0000-000000000000-x.manifest"]
+        {
             assert_eq!(parse_name(other), None, "{other}");
         }
     }

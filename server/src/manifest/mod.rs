@@ -17,19 +17,22 @@ use crate::{
     seeds,
     store::{RawRow, SCHEMA},
 };
-use format::{PREFIX, file_name, gone, parse_name};
 use api::Time;
+use format::{PREFIX, file_name, gone, parse_name};
 use hypervisor::{Node, Status};
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 /// How long it is waited for more changes before they are written.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(300);
+/// How long a step waits for the manifests to be written.
+const AHEAD: Duration = Duration::from_secs(5);
 /// Looking takes no more than this part of the time.
 const SHARE: u32 = 20;
 /// The time between two attempts at a node that can't be written to.
@@ -37,7 +40,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Files after the one with all rows: with more, reading them would take long.
 const FILES: u64 = 50;
 
-/// What the writer of the manifests is told.
+/// What the writer of the manifests is told, and tells.
 #[derive(Default)]
 pub struct Manifests {
     /// Told when a node has come up.
@@ -46,6 +49,25 @@ pub struct Manifests {
     pub stop: CancellationToken,
     /// The writer.
     pub writer: TaskTracker,
+    /// Told when somebody waits.
+    urgent: Notify,
+    /// How many looks have begun, and how many are done.
+    begun: AtomicU64,
+    done: watch::Sender<u64>,
+}
+
+impl Manifests {
+    /// Waits until what the database knows by now is written, but for nodes that can't be written to; some seconds at most, since
+    /// nothing may depend on it. For steps that change images so that only what is known of them tells what they are.
+    pub async fn write_ahead(&self) {
+        let wanted = self.begun.load(Ordering::SeqCst) + 1;
+        let mut done = self.done.subscribe();
+        self.urgent.notify_one();
+        let written = done.wait_for(|done| *done >= wanted);
+        if tokio::time::timeout(AHEAD, written).await.is_err() {
+            tracing::warn!("the manifests take long to be written");
+        }
+    }
 }
 
 /// What a node's manifest has.
@@ -65,19 +87,27 @@ pub async fn write_for_ever(app: App, installation: Uuid) {
     let mut changes = app.store.follow_changes();
     let mut writer = Writer { app, installation, look: 0, written: BTreeMap::new() };
     let app = writer.app.clone();
+    let manifests = &app.manifests;
+    // Ends early when somebody waits, or the server stops; returns whether it did.
+    let pause = async |time| {
+        tokio::select! {
+            () = tokio::time::sleep(time) => false,
+            () = manifests.urgent.notified() => true,
+            () = manifests.stop.cancelled() => true,
+        }
+    };
     let mut failed = false;
     loop {
-        let stop = tokio::select! {
-            _ = changes.changed() => false,
-            () = app.manifests.wake.notified() => false,
-            () = tokio::time::sleep(AGAIN), if failed => false,
-            () = app.manifests.stop.cancelled() => true,
+        let hurry = tokio::select! {
+            _ = changes.changed() => pause(PAUSE).await,
+            () = manifests.wake.notified() => pause(PAUSE).await,
+            hurry = pause(AGAIN), if failed => hurry,
+            () = manifests.urgent.notified() => true,
+            () = manifests.stop.cancelled() => true,
         };
-        if !stop {
-            let _ = tokio::time::timeout(PAUSE, app.manifests.stop.cancelled()).await;
-        }
+        let (began, stops) = (Instant::now(), manifests.stop.is_cancelled());
         changes.mark_unchanged();
-        let began = Instant::now();
+        let look = manifests.begun.fetch_add(1, Ordering::SeqCst) + 1;
         failed = match writer.write().await {
             Ok(all) => !all,
             Err(error) => {
@@ -85,10 +115,16 @@ pub async fn write_for_ever(app: App, installation: Uuid) {
                 true
             }
         };
-        if app.manifests.stop.is_cancelled() {
+        manifests.done.send_replace(look);
+        if stops {
             return;
         }
-        let _ = tokio::time::timeout(began.elapsed() * SHARE, app.manifests.stop.cancelled()).await;
+        if !hurry {
+            // Who waits meanwhile is found by the next turn.
+            if pause(began.elapsed() * SHARE).await {
+                manifests.urgent.notify_one();
+            }
+        }
     }
 }
 
@@ -114,13 +150,16 @@ impl Writer {
     /// Looks at all rows, and writes what has changed to the nodes that are up; returns whether all of them have it.
     async fn write(&mut self) -> Result<bool> {
         self.look += 1;
-        let mut pending = BTreeMap::new();
+        let (mut pending, mut all) = (BTreeMap::new(), true);
         for member in self.app.nodes.all() {
             if member.node.status().0 == Status::Up && self.app.nodes.same_host(&member).is_none() {
                 let name = member.node.name().to_owned();
                 match self.begin(&member).await {
                     Ok(begun) => drop(pending.insert(name, begun)),
-                    Err(error) => tracing::warn!(%error, "the manifest of a node is not written yet"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the manifest of a node is not written yet");
+                        all = false;
+                    }
                 }
             }
         }
@@ -139,7 +178,6 @@ impl Writer {
             }
         });
         rows.await?;
-        let mut all = true;
         for (name, mut pending) in pending {
             let written = async {
                 pending.take_gone(look)?;

@@ -121,15 +121,24 @@ mod tests {
     }
 
     fn names(merged: &Merged, table: &str) -> Vec<String> {
-        let mut names: Vec<_> = merged.rows.iter().filter(|row| row.table == table).map(|row| row.text("name")).collect();
+        let mut names: Vec<_> =
+            merged.rows.iter().filter(|row| row.table == table).map(|row| row.text("name")).collect();
         names.sort_unstable();
         names.into_iter().map(str::to_owned).collect()
     }
 
     #[test]
     fn the_last_manifest_is_right() {
-        let old = manifest("a", 1, &[named("template", "t1", "debian"), named("keypair", "k1", "gone"), named("vm", "v1", "web")]);
-        let new = manifest("b", 2, &[named("template", "t1", "debian-12"), named("keypair", "k2", "new"), named("vm", "v2", "web")]);
+        let old = manifest(
+            "a",
+            1,
+            &[named("template", "t1", "debian"), named("keypair", "k1", "gone"), named("vm", "v1", "web")],
+        );
+        let new = manifest(
+            "b",
+            2,
+            &[named("template", "t1", "debian-12"), named("keypair", "k2", "new"), named("vm", "v2", "web")],
+        );
         let merged = merge(Vec::new(), vec![new, old]);
         assert_eq!(names(&merged, "template"), ["debian-12"]);
         assert_eq!(names(&merged, "keypair"), ["new"]);

@@ -127,7 +127,9 @@ pub(crate) fn not_empty(url: &str, what: &str) -> Error {
     let hint = match url.strip_prefix("sqlite://") {
         Some(path) => {
             let path = path.split('?').next().unwrap_or_default();
-            format!("stop its server, move it away (mv {path} {path}.old; with {path}-wal and {path}-shm, where they are there), and call this again")
+            format!(
+                "stop its server, move it away (mv {path} {path}.old; with {path}-wal and {path}-shm, where they are there), and call this again"
+            )
         }
         None => "name another, empty database".to_owned(),
     };
@@ -299,9 +301,13 @@ impl Nodes {
         let mut rebuilt = Rebuilt { installation, nodes: read, notes: self.notes, ..Rebuilt::default() };
         rebuilt.notes.extend(notes);
         let rows = settle::settle(rows, &self.reached, &mut rebuilt.notes).await;
-        for (table, what) in
-            [("vm", "VMs"), ("volume", "volumes"), ("snapshot", "snapshots"), ("template", "templates"), ("keypair", "keypairs")]
-        {
+        for (table, what) in [
+            ("vm", "VMs"),
+            ("volume", "volumes"),
+            ("snapshot", "snapshots"),
+            ("template", "templates"),
+            ("keypair", "keypairs"),
+        ] {
             rebuilt.counts.push((what, rows.iter().filter(|row| row.table == table).count()));
         }
         if let Some(store) = store {
@@ -327,7 +333,8 @@ async fn read_node(node: &Node) -> Result<(Vec<Manifest>, Vec<String>)> {
     for (installation, files) in files {
         match manifest::fold(files) {
             Some(manifest) => manifests.push(manifest),
-            None => notes.push(format!("the manifest of installation {installation} on node {} has no beginning", node.name())),
+            None => notes
+                .push(format!("the manifest of installation {installation} on node {} has no beginning", node.name())),
         }
     }
     Ok((manifests, notes))

@@ -277,6 +277,7 @@ mod tests {
             drift: Default::default(),
             events: Default::default(),
             copies: crate::copies::Copies::default(),
+            manifests: Default::default(),
             metrics: std::sync::Arc::new(crate::metrics::Metrics::begin(Default::default(), None).await.0),
             later: crate::later::Later::default(),
             credential_checks: Default::default(),

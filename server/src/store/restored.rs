@@ -58,12 +58,14 @@ impl Store {
         ] {
             sqlx::query(sql).execute(&mut *transaction).await.map_err(failed(doing))?;
         }
-        sqlx::query("update task set state = 'failed', error = $1, finished_at = $2 where state in ('running', 'unwinding')")
-            .bind(problem)
-            .bind(Time::now().0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(doing))?;
+        sqlx::query(
+            "update task set state = 'failed', error = $1, finished_at = $2 where state in ('running', 'unwinding')",
+        )
+        .bind(problem)
+        .bind(Time::now().0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
         transaction.commit().await.map_err(failed(doing))
     }
 }

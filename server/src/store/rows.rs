@@ -147,6 +147,13 @@ impl Store {
         self.replace(rows, |table| table.on_nodes.is_some()).await
     }
 
+    /// The names of all tables of a SQLite database but the migrations' own.
+    pub async fn tables(&self) -> Result<Vec<String>> {
+        let sql = "select name from sqlite_master where type = 'table' and name not like '\\_%' escape '\\'";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await.map_err(failed("list the tables"))?;
+        Ok(rows.iter().map(|row| row.get("name")).collect())
+    }
+
     async fn replace(&self, rows: impl Iterator<Item = Result<RawRow>>, which: impl Fn(&Table) -> bool) -> Result<()> {
         let version = self.version().await?;
         let tables = || TABLES.iter().filter(|table| table.since <= version && which(table));

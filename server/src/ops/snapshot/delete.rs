@@ -184,6 +184,8 @@ async fn merge(
     if took_in(app, node, disk, &upper).await? {
         return end_taking_in(app, node, disk, &upper).await;
     }
+    // Halfway, only the mark on the snapshot tells which of the two images has become what.
+    app.manifests.write_ahead().await;
     match user(app, node, record, disk, upper.path()).await? {
         User::Nobody(_held) => offline(app, node, disk, &upper).await,
         User::Running(vm, _held) => live(app, node, vm, disk, &upper, task).await,
