@@ -11,6 +11,7 @@ mod admission;
 mod adopt;
 mod attach;
 mod autostart;
+mod backup;
 mod cli;
 mod cli_change;
 mod cli_guest;

@@ -38,7 +38,7 @@ pub fn lose_and_rebuild(lab: &mut Lab) -> String {
 }
 
 /// Deletes the database.
-fn lose(lab: &Lab) {
+pub fn lose(lab: &Lab) {
     for end in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(lab.dir.path.join(format!("data/vmyard.db{end}")));
     }

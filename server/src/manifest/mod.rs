@@ -21,7 +21,7 @@ use api::Time;
 use format::{PREFIX, file_name, gone, parse_name};
 use hypervisor::{Node, Status};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -208,7 +208,7 @@ impl Writer {
             last => {
                 let number = match last {
                     Some(last) => last.number,
-                    None => files(node, self.installation).await?.last().map_or(0, |(number, _)| *number),
+                    None => last_number(node, self.installation).await?,
                 } + 1;
                 (Written { rows: HashMap::new(), number, whole: number, bytes: (0, 0) }, number, true)
             }
@@ -273,6 +273,21 @@ fn has_a_password(row: &RawRow) -> bool {
         let settings: Option<crate::config::NodeSettings> = serde_json::from_str(row.text("settings")).ok();
         settings.is_none_or(|settings| settings.uri.has_password())
     }
+}
+
+/// The last number of a manifest on a node. Those of others are told: the database of one of them may be lost.
+async fn last_number(node: &Node, installation: Uuid) -> Result<u64> {
+    let (ours, others): (Vec<_>, Vec<_>) = all_files(node).await?.into_iter().partition(|(of, ..)| *of == installation);
+    let others: BTreeSet<String> = others.into_iter().map(|(of, ..)| of.to_string()).collect();
+    if !others.is_empty() {
+        let whose = others.into_iter().collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            node = node.name(),
+            installations = whose,
+            "the node has the manifest of another Vmyard: if its database was lost, stop this server, and see `vmyard rebuild --help`"
+        );
+    }
+    Ok(ours.last().map_or(0, |(_, number, _)| *number))
 }
 
 /// The files of a manifest on a node, by their numbers.
