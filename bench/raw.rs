@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod consoles;
 mod disks;
 #[allow(dead_code)]
 #[path = "../cli/tests/it/lab/mod.rs"]
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let xml = create(&lab, &raw);
     start(&lab, &raw);
     disks::all(&lab, &raw);
+    consoles::all(&lab, &raw);
     many::idle(&lab, &raw, &xml);
     let failed = many::crowd(&lab);
     many::memory(&lab, &raw, &xml);

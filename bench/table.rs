@@ -36,6 +36,14 @@ pub fn within(what: &str, vmyard: Vec<Duration>, raw: Vec<Duration>, budget: Dur
     print(what, &value, &ms(raw), Some(ratio), &format!("< {} ms", budget.as_millis()), vmyard < budget);
 }
 
+/// A row beside raw calls, with a budget for the difference.
+pub fn extra(what: &str, vmyard: Vec<Duration>, raw: Vec<Duration>, budget: Duration) {
+    let (vmyard, raw) = (spread(vmyard).0, spread(raw).0);
+    let ratio = vmyard.as_secs_f64() / raw.as_secs_f64();
+    let met = vmyard < raw + budget;
+    print(what, &ms(vmyard), &ms(raw), Some(ratio), &format!("< +{} ms", budget.as_millis()), met);
+}
+
 /// A row with nothing beside it.
 pub fn alone(what: &str, value: &str, budget: &str, met: bool) {
     print(what, value, "", None, budget, met);

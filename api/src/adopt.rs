@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 /// Takes over a VM that another tool made, running or off: from then on Vmyard manages it like its own. An element is added to the
 /// metadata of its definition; every other byte of that stays. Its disks become volumes: the first one its system disk,
-/// which `delete-vm` deletes; the others data volumes. Each must be a file in an active storage pool.
+/// which `delete-vm` deletes; the others data volumes. Each must be a file in an active storage pool. Of a VM that a Vmyard had before,
+/// whose element is in the metadata, name, tags, description and user are taken from there, as far as the call doesn't say them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptVm {
@@ -17,7 +18,7 @@ pub struct AdoptVm {
     #[garde(custom(rules::reference))]
     #[schemars(regex(pattern = rules::REFERENCE_PATTERN))]
     pub vm: String,
-    /// Its name from then on; the domain's when absent. The domain keeps its own.
+    /// Its name from then on; when absent what a Vmyard called it before, or the domain's. The domain keeps its own.
     #[garde(custom(rules::optional_name))]
     #[schemars(regex(pattern = rules::NAME_PATTERN))]
     pub name: Option<String>,

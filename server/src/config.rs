@@ -27,7 +27,7 @@ pub struct Config {
     pub nodes: BTreeMap<String, NodeSettings>,
     /// Seconds between two scans of a node.
     pub scan_interval_s: u64,
-    /// The fewest characters of a password that reset-vm-password takes; 0 takes all.
+    /// The fewest characters of a password that create-vm and reset-vm-password take; 0 takes all.
     pub min_password_length: usize,
     /// What is measured of VMs, and how long it is kept.
     pub metrics: MetricsSettings,

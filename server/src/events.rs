@@ -166,4 +166,37 @@ mod tests {
         store.forget_events(Time(i64::MAX), 1000).await.unwrap();
         assert_eq!(store.event_range().await.unwrap(), EventRange { first: 1201, last: 1200 });
     }
+    #[tokio::test]
+    async fn what_can_not_be_written_waits_and_beyond_many_is_counted() {
+        let dir = std::env::temp_dir().join(format!("vmyard-events-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let url = Store::default_url(&dir);
+        let store = Store::open(&url).await.unwrap();
+        let beside = sqlx::AnyPool::connect(&url).await.unwrap();
+        sqlx::query("alter table event rename to event_away").execute(&beside).await.unwrap();
+        let (events, told) = Events::new();
+        let tell = |numbers: std::ops::Range<usize>| {
+            for number in numbers {
+                events.tell(general(EventKind::NodeState, number.to_string(), json!({})));
+            }
+        };
+        // The first ones are tried at once, so that all others are found waiting.
+        tell(0..10);
+        let writer = tokio::spawn(write_for_ever(store.clone(), told));
+        while store.events_after(&EventFilter::default(), 0, 1, 1).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        tell(10..WAITING + 700);
+        tokio::time::sleep(PAUSE * 2).await;
+        sqlx::query("alter table event_away rename to event").execute(&beside).await.unwrap();
+        drop(events);
+        writer.await.unwrap();
+        let last = store.event_range().await.unwrap().last;
+        assert_eq!(last, WAITING as i64 + 1);
+        let all = store.events_after(&EventFilter::default(), 0, last, WAITING + 10).await.unwrap();
+        assert!(all.iter().take(WAITING).enumerate().all(|(at, event)| event.message == at.to_string()));
+        let lost = all.last().unwrap();
+        assert_eq!((lost.kind, &lost.details["count"]), (EventKind::EventsLost, &json!(700)));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

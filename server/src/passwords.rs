@@ -18,12 +18,12 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// One that a caller gave, which has at least `shortest` characters.
-    pub fn given(text: String, shortest: usize) -> Result<Password> {
+    /// One that a caller gave in this field, which has at least `shortest` characters.
+    pub fn given(text: String, field: &str, shortest: usize) -> Result<Password> {
         match text.chars().count() {
             length if length < shortest => {
                 let why = format!("must have at least {shortest} characters (min_password_length), has {length}");
-                Err(Error::field("password", why))
+                Err(Error::field(field, why))
             }
             _ => Ok(Password(text)),
         }
@@ -75,10 +75,10 @@ mod tests {
 
     #[test]
     fn weak_ones_are_told() {
-        let weak = |text: &str| Password::given(text.to_owned(), 0).unwrap().weaknesses("ann").len();
+        let weak = |text: &str| Password::given(text.to_owned(), "password", 0).unwrap().weaknesses("ann").len();
         assert_eq!([weak("secret"), weak("Ann1"), weak("correct Horse 9"), weak("1234567890123")], [2, 2, 0, 1]);
-        assert!(Password::given("kurz".to_owned(), 5).is_err());
-        assert!(Password::given("länger".to_owned(), 6).is_ok());
+        assert!(Password::given("kurz".to_owned(), "password", 5).is_err());
+        assert!(Password::given("länger".to_owned(), "password", 6).is_ok());
         let made = Password::made(0).unwrap();
         assert!(made.fits(&made.hash().unwrap()) && !made.fits("$6$a$b") && !made.fits("!"));
         assert!(made.reveal().len() >= 20 && made.weaknesses("ann").is_empty());

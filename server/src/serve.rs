@@ -122,8 +122,8 @@ async fn start(mut config: Config) -> Result<App> {
         }
     }
     let (vms, volumes) = (store.vms().await?, store.volumes().await?);
-    let index =
-        Index::new(vms, volumes, nodes.all().iter().map(|member| member.node.name().to_owned()), events.clone());
+    let names = nodes.all().into_iter().map(|member| member.node.name().to_owned());
+    let index = Index::new(vms, volumes, names, store.last_states().await?, events.clone());
     let credential_checks = CredentialChecks::new(store.credential_checks().await?);
     let drift = drift::Left::read(&store, &index).await?;
     let history_path = config.metrics.file.clone().unwrap_or_else(|| config.data_dir.join("metrics.db"));

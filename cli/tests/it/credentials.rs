@@ -128,6 +128,11 @@ fn a_setting_refuses_short_passwords() {
     assert!(problem["detail"].as_str().unwrap().contains("min_password_length"), "{problem}");
     // It is long enough, but the VM is off.
     lab.err("reset-vm-password", reset("14 characters."), 409, "wrong_state");
+    let create =
+        |password: &str| crate::lab::request("second", json!({"cloud_init": {"user": "alice", "password": password}}));
+    let problem = lab.err("create-vm", create("13 characters"), 400, "invalid");
+    assert_eq!(problem["errors"][0]["field"], "cloud_init.password", "{problem}");
+    lab.ok("create-vm", create("14 characters."));
 }
 
 fn merged(mut body: Value, more: Value) -> Value {

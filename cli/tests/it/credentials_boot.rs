@@ -166,6 +166,5 @@ fn killed_while_it_resets() {
     }
     lab.ok("stop-vm", json!({"vm": id, "force": true}));
     lab.ok("delete-vm", json!({"vm": id}));
-    let left = fs::read_dir(lab.node.dir.join("pools/seeds")).unwrap().count();
-    assert_eq!(left, 0, "all seeds go with the VM");
+    assert_eq!(lab.files(), [""; 0], "all seeds go with the VM");
 }

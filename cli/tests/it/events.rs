@@ -3,7 +3,7 @@
 use crate::{
     access::{bare, code, token},
     lab::{
-        Lab, eventually,
+        Lab, Server, eventually,
         follower::{Follower, Sent},
         request,
         trouble::{Cramped, in_mounts_of, small_pool},
@@ -253,6 +253,43 @@ fn what_changed_while_libvirtd_was_away_is_told_when_it_is_back() {
     // One loss and one return, however often it was tried meanwhile.
     assert_eq!(shorts(&back).iter().filter(|kind| *kind == "node-state").count(), 1, "{back:?}");
     vm.delete();
+}
+
+#[test]
+fn what_changed_while_the_server_was_not_running_is_told_by_the_next() {
+    let mut lab = Lab::own();
+    let killed = lab.create("killed").start();
+    let off = lab.create("off");
+    let (id, pid, other) = (killed.id.clone(), killed.qemu(), off.id.clone());
+    std::mem::forget((killed, off));
+    let told = |lab: &Lab, id: &str| {
+        let listed = lab.ok("list-events", json!({"vm": id, "kinds": ["vm-state"]}));
+        listed["events"].as_array().unwrap().clone()
+    };
+    // Written a moment after the answer.
+    eventually("the start is told", Duration::from_secs(10), || {
+        told(&lab, &id).first().filter(|event| event["details"]["state"] == "running").map(drop)
+    });
+    let before = told(&lab, &id).len();
+    assert!(lab.server.terminate());
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    lab.server = Server::start(&lab.dir.path, &[]);
+    let event = eventually("it is told", Duration::from_secs(10), || {
+        let now = told(&lab, &id);
+        (now.len() > before).then(|| now[0].clone())
+    });
+    assert_eq!(event["details"], json!({"before": "running", "state": "shutoff", "while_not_running": true}));
+    assert!(
+        event["message"].as_str().unwrap().ends_with("running -> shutoff, while Vmyard was not running"),
+        "{event}"
+    );
+    // What is as it was is told by nobody, also the next time.
+    let others = told(&lab, &other).len();
+    lab.server.kill_and_restart(&[]);
+    assert_eq!((told(&lab, &id).len(), told(&lab, &other).len()), (before + 1, others));
+    for vm in [id, other] {
+        lab.ok("delete-vm", json!({"vm": vm}));
+    }
 }
 
 #[test]

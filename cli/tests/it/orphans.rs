@@ -64,7 +64,8 @@ fn kept(lab: &Lab, id: &str) -> String {
 fn files(node: &NodeProcess) -> Vec<PathBuf> {
     let pools = ["default", "seeds"].map(|pool| node.dir.join("pools").join(pool));
     let entries = pools.iter().flat_map(|pool| fs::read_dir(pool).unwrap());
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let all = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = all.filter(|path| path.extension().is_none_or(|end| end != "manifest")).collect();
     files.sort();
     files
 }

@@ -285,6 +285,36 @@ fn killed_at_other_work_and_the_database_lost() {
 }
 
 #[test]
+fn without_a_manifest_a_vm_is_taken_over_as_it_was_called() {
+    let mut lab = Lab::own();
+    let vm = lab.create_with(
+        "marked",
+        json!({"tags": {"a": "b"}, "description": "more", "cloud_init": {"user": "me", "password": "secret-1"}}),
+    );
+    let (id, name) = (vm.id.clone(), vm.describe()["name"].clone());
+    std::mem::forget(vm);
+    assert!(lab.server.terminate());
+    lose(&lab);
+    for manifest in manifests(&lab) {
+        fs::remove_file(lab.node.dir.join("pools/seeds").join(manifest)).unwrap();
+    }
+    let (code, text) = beside(&lab, &["rebuild"]);
+    assert!(code == 1 && text.contains("there is no manifest") && text.contains("vmyard vm adopt"), "{text}");
+    lab.server = Server::start(&lab.dir.path, &[]);
+    // Its template is not known any more, and stands below its disk all the same.
+    let seen = eventually("it is seen", Duration::from_secs(20), || {
+        Some(lab.ok("describe-vm", json!({"vm": id}))).filter(|vm| vm["managed"] == false)
+    });
+    assert!(seen["name"].as_str().unwrap().starts_with("marked"), "{seen}");
+    let adopted = lab.ok("adopt-vm", json!({"vm": id}));
+    assert_eq!(
+        (&adopted["name"], &adopted["description"], &adopted["tags"]),
+        (&name, &json!("more"), &json!({"a": "b"}))
+    );
+    lab.ok("delete-vm", json!({"vm": id}));
+}
+
+#[test]
 fn nodes_that_were_added_are_found_again() {
     let mut lab = Lab::own();
     let second = NodeProcess::start_remote(&lab.dir.path.join("second"));

@@ -1,4 +1,4 @@
-//! What Vmyard keeps in a domain's `<metadata>`, so that a lost database can be made again from the nodes.
+//! What Vmyard keeps in a domain's `<metadata>`: what whoever reads the domain should know of it, and a VM that is taken over begins with.
 
 use crate::xml::Xml;
 use roxmltree::Node;

@@ -18,6 +18,8 @@ pub(super) struct Change {
     pub(super) now: Option<VmState>,
     /// Whether its node had told of it before.
     pub(super) seen_before: bool,
+    /// Whether it has come about while no server looked.
+    pub(super) unseen: bool,
 }
 
 impl Change {
@@ -28,14 +30,25 @@ impl Change {
         node_is_known || !first_sight || self.now == Some(VmState::Creating)
     }
 
+    /// The same as a change from the state that an earlier server has told last; `None` when it is the same.
+    pub(super) fn since(self, told: VmState) -> Option<Change> {
+        let differs = self.now.is_some_and(|now| now != told && now != VmState::Unknown);
+        differs.then_some(Change { before: Some(told), unseen: true, ..self })
+    }
+
     /// What is told of it.
     pub(super) fn into_event(self) -> NewEvent {
-        let Change { id, name, node, managed, before, now, .. } = self;
+        let Change { id, name, node, managed, before, now, unseen, .. } = self;
         let (kind, what, details) = match (before, now) {
             (Some(before), Some(now)) => (
                 EventKind::VmState,
-                format!("{} -> {}", before.as_str(), now.as_str()),
-                json!({"before": before, "state": now}),
+                format!(
+                    "{} -> {}{}",
+                    before.as_str(),
+                    now.as_str(),
+                    if unseen { ", while Vmyard was not running" } else { "" }
+                ),
+                json!({"before": before, "state": now, "while_not_running": unseen}),
             ),
             (None, state) => {
                 let state = state.unwrap_or(VmState::Unknown);

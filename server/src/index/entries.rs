@@ -68,7 +68,7 @@ impl Entries {
             let name = if gone { was } else { entry.name().to_owned() };
             let managed = managed || entry.record.is_some();
             let node = entry.node.clone();
-            self.changes.push(Change { id, name, node, managed, before, now, seen_before });
+            self.changes.push(Change { id, name, node, managed, before, now, seen_before, unseen: false });
         }
         let key = name_key(entry.name());
         if gone || *entry.name_key != *key {

@@ -18,7 +18,7 @@ use crate::{
 };
 use api::{
     Time,
-    vm::{Usage, Vm},
+    vm::{Usage, Vm, VmState},
 };
 use entries::Entries;
 use hypervisor::domain::{Address, DomainView, Power};
@@ -48,6 +48,8 @@ struct Inner {
     entries: Entries,
     volumes: Volumes,
     nodes: BTreeMap<String, NodeSight>,
+    /// The states that the last server has told, of our VMs that this one hasn't seen yet.
+    told: HashMap<Uuid, VmState>,
     /// Domains that are gone, with the number of the read that told: an older answer doesn't bring them back.
     gone: HashMap<Uuid, u64>,
 }
@@ -70,17 +72,19 @@ pub struct NodeSight {
 }
 
 impl Index {
-    /// An index with the store's records and nodes that have told nothing yet.
+    /// An index with the store's records and nodes that have told nothing yet. `told` are the states of VMs that were told last.
     pub fn new(
         records: Vec<VmRecord>,
         volumes: Vec<VolumeRecord>,
         nodes: impl Iterator<Item = String>,
+        told: HashMap<Uuid, VmState>,
         events: Events,
     ) -> Index {
         let inner = Inner {
             entries: records.into_iter().collect(),
             volumes: volumes.into_iter().collect(),
             nodes: nodes.map(|name| (name, NodeSight::default())).collect(),
+            told,
             gone: HashMap::new(),
         };
         Index { inner: RwLock::new(inner), version: watch::Sender::new(0), reads: AtomicU64::new(0), events }
@@ -357,9 +361,17 @@ impl Index {
         f(&mut inner);
         for change in inner.entries.take_changes() {
             // What a node that is looked at for the first time has was there before.
-            let is_known = |node: &String| inner.nodes.get(node).is_some_and(|sight| sight.scanned_at.is_some());
-            if change.is_news(is_known(&change.node)) {
-                self.events.tell(change.into_event());
+            let is_known = inner.nodes.get(&change.node).is_some_and(|sight| sight.scanned_at.is_some());
+            let told = match change.now {
+                Some(VmState::Unknown) => None,
+                _ => inner.told.remove(&change.id),
+            };
+            let news = match change.is_news(is_known) {
+                true => Some(change),
+                false => told.and_then(|told| change.since(told)),
+            };
+            if let Some(news) = news {
+                self.events.tell(news.into_event());
             }
         }
         drop(inner);
@@ -403,7 +415,13 @@ mod tests {
     }
 
     fn index() -> Index {
-        Index::new(Vec::new(), Vec::new(), ["a".to_owned(), "b".to_owned()].into_iter(), Events::default())
+        Index::new(
+            Vec::new(),
+            Vec::new(),
+            ["a".to_owned(), "b".to_owned()].into_iter(),
+            HashMap::new(),
+            Events::default(),
+        )
     }
 
     #[test]

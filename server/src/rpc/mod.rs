@@ -282,7 +282,7 @@ mod tests {
             later: crate::later::Later::default(),
             credential_checks: Default::default(),
             consoles: crate::console::Consoles::default(),
-            index: Index::new(Vec::new(), Vec::new(), std::iter::empty(), Default::default()),
+            index: Index::new(Vec::new(), Vec::new(), std::iter::empty(), Default::default(), Default::default()),
             tasks: task::Tasks::new(),
             recovered: true.into(),
             started_at: api::Time::now(),

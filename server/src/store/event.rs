@@ -5,9 +5,12 @@ use crate::{Error, Result};
 use api::{
     Time,
     event::{Event, EventKind},
+    vm::VmState,
 };
+use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
+use std::collections::HashMap;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -147,6 +150,21 @@ impl Store {
             filter.bind(sqlx::query(sqlx::AssertSqlSafe(sql))).bind(before.unwrap_or(i64::MAX)).bind(limit as i64);
         let rows = query.fetch_all(&self.pool).await.map_err(failed("read the events"))?;
         Ok((rows.iter().map(read).collect::<Result<_>>()?, total.get::<i64, _>("n") as u64))
+    }
+
+    /// The states of VMs that were told last, as far as that is kept.
+    pub async fn last_states(&self) -> Result<HashMap<Uuid, VmState>> {
+        let sql = "select vm, details from event where seq in
+                   (select max(seq) from event where kind = 'vm-state' and vm is not null group by vm)";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await.map_err(failed("read the last states of VMs"))?;
+        let mut states = HashMap::new();
+        for row in &rows {
+            let details: Value = from_json(row.get("details"))?;
+            if let Ok(state) = VmState::deserialize(&details["state"]) {
+                states.insert(parse_uuid(row.get("vm"))?, state);
+            }
+        }
+        Ok(states)
     }
 
     /// The last events of a kind about a VM, the newest first.

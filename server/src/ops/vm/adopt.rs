@@ -38,11 +38,19 @@ pub async fn adopt(context: Context, request: AdoptVm) -> Result<Work<Vm>> {
     let Some(view) = vm.entry.seen.as_ref().map(|seen| seen.view.clone()) else {
         return Err(Error::not_found("VM", request.vm));
     };
+    // One that a Vmyard had before, whose database was lost.
+    let marked = view.metadata.clone().unwrap_or_default();
     let (name, claim) = free_name(app, &vm, &view, request.name)?;
     let disks = disks(app, &vm, &view).await?;
     let volumes = volumes(app, &vm, &name, disks).await?;
     let mut record = record(&vm, &view, name, &volumes).await?;
-    (record.spec.tags, record.spec.description) = (request.tags, request.description);
+    (record.spec.tags, record.spec.description, record.spec.user) = (request.tags, request.description, marked.user);
+    if record.spec.tags.is_empty() {
+        record.spec.tags = marked.tags;
+    }
+    if record.spec.description.is_empty() {
+        record.spec.description = marked.description;
+    }
     if let Some(template) = record.spec.template {
         record.spec.template_name = app.store.template(&template.to_string()).await?.map(|template| template.name);
     }
@@ -72,7 +80,8 @@ pub async fn adopt(context: Context, request: AdoptVm) -> Result<Work<Vm>> {
 
 /// The name that it will have.
 fn free_name(app: &App, vm: &Subject, view: &DomainView, wanted: Option<String>) -> Result<(String, Claim)> {
-    let name = wanted.unwrap_or_else(|| view.name.clone());
+    let marked = view.metadata.as_ref().map(|marked| &marked.name);
+    let name = wanted.unwrap_or_else(|| marked.unwrap_or(&view.name).clone());
     api::rules::name(&name, &()).map_err(|why| {
         Error::field("name", format!("is needed: the domain's own, {name:?}, is no name of a VM here: {why}"))
     })?;

@@ -3,7 +3,8 @@
 use crate::{
     App, Error, Result,
     ops::keypair,
-    seed::{Seed, hash_password, yaml},
+    passwords::Password,
+    seed::{Seed, yaml},
     store::TemplateRecord,
 };
 use api::{
@@ -52,6 +53,9 @@ pub(super) async fn seed(
             check_yaml(text).map_err(|why| Error::field(format!("cloud_init.{field}"), why))?;
         }
     }
+    let shortest = app.config.min_password_length;
+    let hashed = |text| Password::given(text, "cloud_init.password", shortest)?.hash();
+    let password_hash = given.password.map(hashed).transpose()?;
     let network = network(request, given.network_config, nics)?;
     let network_config = network.as_ref().map(yaml).transpose()?;
     let hostname = |name: &str| name.replace(['_', '.'], "-").trim_matches('-').to_owned();
@@ -59,7 +63,7 @@ pub(super) async fn seed(
         instance_id: vm,
         hostname: given.hostname.unwrap_or_else(|| hostname(&request.name)),
         user,
-        password_hash: given.password.as_deref().map(hash_password).transpose()?,
+        password_hash,
         ssh_keys: keys.iter().map(|key| key.line.clone()).collect(),
         user_data: given.user_data,
         vendor_data: given.vendor_data,

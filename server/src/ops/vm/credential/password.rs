@@ -18,7 +18,7 @@ pub async fn reset(context: Context, request: ResetVmPassword) -> Result<Work<Pa
     let shortest = context.app.config.min_password_length;
     let is_made = password.is_none();
     let password = match password {
-        Some(text) => Arc::new(Password::given(text, shortest)?),
+        Some(text) => Arc::new(Password::given(text, "password", shortest)?),
         None => Arc::new(Password::made(shortest)?),
     };
     let warnings = password.weaknesses(&user);
