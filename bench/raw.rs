@@ -34,10 +34,10 @@ fn main() -> ExitCode {
     let xml = create(&lab, &raw);
     start(&lab, &raw);
     disks::all(&lab, &raw);
-    consoles::all(&lab, &raw);
     many::idle(&lab, &raw, &xml);
     let failed = many::crowd(&lab);
     many::memory(&lab, &raw, &xml);
+    consoles::all(&lab, &raw);
     drop(lab);
     many::sampling();
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }

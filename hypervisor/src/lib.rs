@@ -34,3 +34,8 @@ const ARENAS: u16 = 2;
 pub fn keep_memory_small() {
     libvirt::limit_arenas(ARENAS);
 }
+
+/// Gives memory back to the system that isn't used any more. To be called now and then.
+pub fn give_memory_back() {
+    libvirt::give_back();
+}

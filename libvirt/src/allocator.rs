@@ -13,3 +13,13 @@ pub fn limit_arenas(arenas: u16) {
     #[cfg(not(target_env = "gnu"))]
     let _ = arenas;
 }
+
+/// Has glibc's allocator give pages in which nothing is in use any more back to the system (`malloc_trim(3)`). By itself it gives back
+/// only what lies behind everything that is in use. Takes about a millisecond for some ten MiB, in which others that allocate wait.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number, and touches no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -41,7 +41,7 @@ mod stream_event;
 mod subscription;
 mod volume;
 
-pub use allocator::limit_arenas;
+pub use allocator::{give_back, limit_arenas};
 pub use code::ErrorCode;
 pub use connect::{CloseReason, Connect, NodeInfo};
 pub use domain::{Domain, DomainInfo, DomainState};

@@ -1,4 +1,4 @@
-//! What is forgotten by its age.
+//! What is forgotten by its age, and memory that is not used any more.
 
 use crate::{App, Result, ops};
 use api::Time;
@@ -13,6 +13,8 @@ const TASKS_MS: i64 = 90 * 24 * 3600 * 1000;
 const EVENTS: (i64, i64) = (7 * 24 * 3600 * 1000, 200_000);
 /// How often it is looked for what is too old.
 const PAUSE: Duration = Duration::from_secs(3600);
+/// How often memory is given back.
+const MEMORY: Duration = Duration::from_secs(20);
 
 /// Forgets old entries of the audit, old events, old tasks and sessions that have ended, and what was made on nodes and is gone from them:
 /// now, and then every hour.
@@ -25,6 +27,16 @@ pub async fn for_ever(app: App) {
             forget_gone(&app, &member.node).await;
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Runs for ever: what a start, or many calls at once, needed and nobody uses any more is the system's again.
+pub async fn give_memory_back_for_ever() {
+    let mut ticks = tokio::time::interval(MEMORY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hypervisor::give_memory_back();
     }
 }
 

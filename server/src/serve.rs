@@ -160,6 +160,7 @@ async fn start(mut config: Config) -> Result<App> {
     tokio::spawn(events::write_for_ever(app.store.clone(), told));
     webhooks::begin(&app).await?;
     tokio::spawn(housekeeping::for_ever(app.clone()));
+    tokio::spawn(housekeeping::give_memory_back_for_ever());
     app.manifests.writer.spawn(manifest::write_for_ever(app.clone(), installation));
     app.manifests.writer.close();
     if app.metrics.keeps() {

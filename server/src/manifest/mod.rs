@@ -1,5 +1,5 @@
 //! The manifests: on each node, in the pool of the seeds, a copy of what the database knows of that node. A database that is lost is
-//! made again from them (`rebuild.rs`).
+//! made again from them (`rebuild/`).
 //!
 //! They are written by looking, not by telling: some time after something was changed, all rows of nodes are read and compared with
 //! what was last written, by their hashes. So no operation can forget to write one, waits for it, or fails with it, and a node that was
@@ -11,14 +11,15 @@ mod format;
 pub use format::{File, Head, Key, Manifest, fold, key};
 
 use crate::{
-    App, Result,
+    App, Error, Result,
     nodes::Member,
     packed::Writer as Packer,
     seeds,
-    store::{RawRow, SCHEMA},
+    store::{RawRow, SCHEMA, name_key},
 };
 use api::Time;
 use format::{PREFIX, file_name, gone, parse_name};
+use futures::future::join_all;
 use hypervisor::{Node, Status};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const AHEAD: Duration = Duration::from_secs(5);
 /// Looking takes no more than this part of the time.
 const SHARE: u32 = 20;
+/// How long a node may take.
+const NODE: Duration = Duration::from_secs(10);
 /// The time between two attempts at a node that can't be written to.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Files after the one with all rows: with more, reading them would take long.
@@ -85,7 +88,7 @@ struct Written {
 /// Runs until the server stops: writes the manifests.
 pub async fn write_for_ever(app: App, installation: Uuid) {
     let mut changes = app.store.follow_changes();
-    let mut writer = Writer { app, installation, look: 0, written: BTreeMap::new() };
+    let mut writer = Writer { app, installation, look: 0, written: BTreeMap::new(), later: BTreeMap::new() };
     let app = writer.app.clone();
     let manifests = &app.manifests;
     // Ends early when somebody waits, or the server stops; returns whether it did.
@@ -133,13 +136,15 @@ struct Writer {
     installation: Uuid,
     /// Counts the looks.
     look: u64,
-    /// Of each node, by name; of one that is not there nothing is known, so all is written.
+    /// Of each node, by its name's key; of one that is not there nothing is known, so all is written.
     written: BTreeMap<String, Written>,
+    /// Nodes that could not be written to, and until when they are left alone.
+    later: BTreeMap<String, Instant>,
 }
 
 /// What is to be written to a node.
 struct Pending {
-    member: Member,
+    node: Node,
     draft: Packer<Vec<u8>>,
     head: Head,
     /// What its manifest will have.
@@ -150,22 +155,30 @@ impl Writer {
     /// Looks at all rows, and writes what has changed to the nodes that are up; returns whether all of them have it.
     async fn write(&mut self) -> Result<bool> {
         self.look += 1;
-        let (mut pending, mut all) = (BTreeMap::new(), true);
-        for member in self.app.nodes.all() {
-            if member.node.status().0 == Status::Up && self.app.nodes.same_host(&member).is_none() {
-                let name = member.node.name().to_owned();
-                match self.begin(&member).await {
-                    Ok(begun) => drop(pending.insert(name, begun)),
-                    Err(error) => {
-                        tracing::warn!(%error, "the manifest of a node is not written yet");
-                        all = false;
-                    }
+        let (look, installation) = (self.look, self.installation);
+        let nodes: BTreeMap<String, Member> =
+            self.app.nodes.all().into_iter().map(|member| (name_key(member.node.name()), member)).collect();
+        self.written.retain(|name, _| nodes.contains_key(name));
+        self.later.retain(|name, until| nodes.contains_key(name) && *until > Instant::now());
+        let (mut pending, mut all) = (BTreeMap::new(), self.later.is_empty());
+        let is_up =
+            |member: &Member| member.node.status().0 == Status::Up && self.app.nodes.same_host(member).is_none();
+        let ready = nodes.into_iter().filter(|(name, member)| is_up(member) && !self.later.contains_key(name));
+        let beginning: Vec<_> = ready
+            .map(|(name, Member { node, .. })| {
+                let last = self.written.remove(&name);
+                async move { (name, in_time(&node, begin(&node, last, installation)).await) }
+            })
+            .collect();
+        for (name, begun) in join_all(beginning).await {
+            match begun {
+                Ok(begun) => drop(pending.insert(name, begun)),
+                Err(error) => {
+                    self.try_later(name, &error);
+                    all = false;
                 }
             }
         }
-        let nodes = self.app.nodes.all();
-        self.written.retain(|name, _| nodes.iter().any(|member| member.node.name() == name));
-        let look = self.look;
         let rows = self.app.store.read_rows_on_nodes(|node, row| {
             if has_a_password(&row) {
                 return Ok(());
@@ -174,20 +187,23 @@ impl Writer {
             let key = key(&row);
             match node {
                 "" => pending.values_mut().try_for_each(|pending| pending.take(key, &json, look)),
-                node => pending.get_mut(node).map_or(Ok(()), |pending| pending.take(key, &json, look)),
+                node => pending.get_mut(&name_key(node)).map_or(Ok(()), |pending| pending.take(key, &json, look)),
             }
         });
         rows.await?;
-        for (name, mut pending) in pending {
+        let writing = pending.into_iter().map(|(name, mut pending)| async move {
+            let node = pending.node.clone();
             let written = async {
                 pending.take_gone(look)?;
-                pending.write(self.installation).await
+                pending.write(installation).await
             };
-            match written.await {
+            (name, in_time(&node, written).await)
+        });
+        for (name, written) in join_all(writing).await {
+            match written {
                 Ok(written) => drop(self.written.insert(name, written)),
-                // What has reached it isn't known, so all is written the next time.
                 Err(error) => {
-                    tracing::warn!(%error, "the manifest of a node is not written yet");
+                    self.try_later(name, &error);
                     all = false;
                 }
             }
@@ -195,28 +211,39 @@ impl Writer {
         Ok(all)
     }
 
-    async fn begin(&mut self, member: &Member) -> Result<Pending> {
-        let node = &member.node;
-        let due = |written: &Written| {
-            written.number - written.whole >= FILES || written.bytes.1 > written.bytes.0.max(64 << 10)
-        };
-        let (written, number, whole) = match self.written.remove(node.name()) {
-            Some(written) if !due(&written) => {
-                let number = written.number + 1;
-                (written, number, false)
-            }
-            last => {
-                let number = match last {
-                    Some(last) => last.number,
-                    None => last_number(node, self.installation).await?,
-                } + 1;
-                (Written { rows: HashMap::new(), number, whole: number, bytes: (0, 0) }, number, true)
-            }
-        };
-        let installation = self.installation;
-        let head = Head { installation, node: node.name().to_owned(), schema: SCHEMA, number, whole, at: Time::now() };
-        Ok(Pending { member: member.clone(), draft: Packer::new(Vec::new(), &head)?, head, written })
+    /// What has reached the node isn't known, so all is written the next time.
+    fn try_later(&mut self, name: String, error: &Error) {
+        tracing::warn!(%error, node = name, "the manifest of a node is not written yet");
+        self.later.insert(name, Instant::now() + AGAIN);
     }
+}
+
+/// A node that hangs keeps the others waiting for some seconds, once in a while.
+async fn in_time<T>(node: &Node, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(NODE, work).await {
+        Ok(done) => done,
+        Err(_) => Err(node.unavailable("write its manifest", "it takes too long").into()),
+    }
+}
+
+async fn begin(node: &Node, last: Option<Written>, installation: Uuid) -> Result<Pending> {
+    let due =
+        |written: &Written| written.number - written.whole >= FILES || written.bytes.1 > written.bytes.0.max(64 << 10);
+    let (written, number, whole) = match last {
+        Some(written) if !due(&written) => {
+            let number = written.number + 1;
+            (written, number, false)
+        }
+        last => {
+            let number = match last {
+                Some(last) => last.number,
+                None => last_number(node, installation).await?,
+            } + 1;
+            (Written { rows: HashMap::new(), number, whole: number, bytes: (0, 0) }, number, true)
+        }
+    };
+    let head = Head { installation, node: node.name().to_owned(), schema: SCHEMA, number, whole, at: Time::now() };
+    Ok(Pending { node: node.clone(), draft: Packer::new(Vec::new(), &head)?, head, written })
 }
 
 impl Pending {
@@ -247,7 +274,7 @@ impl Pending {
         if self.draft.lines == 0 && !whole {
             return Ok(self.written);
         }
-        let node = &self.member.node;
+        let node = &self.node;
         let pool = seeds::pool(node).await?.uuid;
         let bytes = self.draft.finish()?;
         let length = bytes.len();
