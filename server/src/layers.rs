@@ -60,7 +60,7 @@ pub async fn settle_snapshot(
     }
     if moves.iter().all(on_new) {
         node.switch_disks(record.vm, &switches(moves)).await?;
-        app.store.snapshot_is_ready(record, moves, task).await?;
+        app.store.snapshot_is_ready(record, moves, task, None).await?;
         return sync(app, moves).await;
     }
     switch_back(node, record.vm, moves).await

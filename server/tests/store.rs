@@ -6,6 +6,8 @@
 mod access;
 #[path = "store/rows.rs"]
 mod rows;
+#[path = "store/steps.rs"]
+mod steps;
 
 use api::{
     Access, Time,
@@ -29,6 +31,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use steps::{first_step, step, task};
 use uuid::Uuid;
 
 /// A PostgreSQL cluster of the test's, gone when it is dropped. It refuses to run as root, so it runs as `postgres`.
@@ -201,7 +204,7 @@ async fn behaves(store: &Store) {
     assert_eq!(store.template(&base.id.to_string()).await.unwrap().as_ref(), Some(&base));
     let task = task();
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "copy", Some("{}".into()), None, &[]).await.unwrap();
+    store.insert_step(&step(task.id, 0, "copy", Some("{}".into()), None)).await.unwrap();
     let copy = CopyRecord {
         template: base.id,
         node: "local".into(),
@@ -220,8 +223,10 @@ async fn behaves(store: &Store) {
 
     // VMs and volumes.
     let mut web = vm("web", base.id);
-    store.insert_vm(&web).await.unwrap();
-    assert!(matches!(store.insert_vm(&vm("WEB", base.id)).await, Err(Error::AlreadyExists { .. })));
+    store.insert_vm(&web, &first_step(store).await).await.unwrap();
+    let taken = first_step(store).await;
+    assert!(matches!(store.insert_vm(&vm("WEB", base.id), &taken).await, Err(Error::AlreadyExists { .. })));
+    assert_eq!(store.steps(taken.task).await.unwrap().len(), 0, "what has not come about has not begun");
     assert_eq!(store.vms().await.unwrap(), [web.clone()]);
     let system = volume(&web, VolumeRole::System, "system", Some(base.id));
     let data = volume(&web, VolumeRole::Data, "data", None);
@@ -230,10 +235,9 @@ async fn behaves(store: &Store) {
     assert_eq!(store.volumes_on_template(base.id).await.unwrap(), 1);
     assert!(!store.mark_template_deleting(base.id).await.unwrap(), "a disk stands on it");
     let mut stale = web.clone();
-    let making = self::task();
-    store.insert_task(&making, None, None).await.unwrap();
-    store.vm_is_ready(&mut web, making.id).await.unwrap();
-    store.set_task_state(making.id, TaskState::Done, None, None).await.unwrap();
+    let making = first_step(store).await;
+    store.vm_is_ready(&mut web, &making).await.unwrap();
+    assert_eq!(store.steps(making.task).await.unwrap().len(), 1);
     assert!(store.mark_vm_deleting(&mut stale, true, &[]).await.is_err(), "its revision is old");
     a_vm_is_changed(store, &mut web, &mut stale).await;
     volumes_change_hands(store, &web).await;
@@ -253,7 +257,7 @@ async fn behaves(store: &Store) {
     assert_eq!((left[0].id, left[0].vm, &left[0].device), (data.id, None, &None));
     // Nothing new may stand on what goes.
     let late = vm("late", base.id);
-    store.insert_vm(&late).await.unwrap();
+    store.insert_vm(&late, &first_step(store).await).await.unwrap();
     assert!(store.mark_template_deleting(base.id).await.unwrap());
     let refused = store.insert_volume(&volume(&late, VolumeRole::System, "late", Some(base.id))).await;
     assert!(matches!(refused, Err(Error::WrongState { .. })), "{refused:?}");
@@ -335,9 +339,9 @@ async fn resets_that_wait(store: &Store) {
 async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord) {
     let task = TaskRecord { method: "modify-vm-spec".into(), ..task() };
     store.insert_task(&task, None, None).await.unwrap();
-    store.insert_step(task.id, 0, "change-definition", Some("{}".into()), None, &[]).await.unwrap();
+    store.insert_step(&step(task.id, 0, "change-definition", Some("{}".into()), None)).await.unwrap();
     let other = vm("other", web.spec.template.unwrap());
-    store.insert_vm(&other).await.unwrap();
+    store.insert_vm(&other, &first_step(store).await).await.unwrap();
     let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
     assert!(matches!(store.change_vm(&mut taken, task.id, "{}").await, Err(Error::AlreadyExists { .. })));
     assert!(store.change_vm(stale, task.id, "{}").await.is_err(), "its revision is old");
@@ -355,21 +359,6 @@ async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord
     store.set_task_state(task.id, TaskState::Done, None, None).await.unwrap();
     web.name = before;
     store.change_vm(web, task.id, "null").await.unwrap();
-}
-
-fn task() -> TaskRecord {
-    TaskRecord {
-        id: Uuid::now_v7(),
-        method: "create-vm".into(),
-        target: Target { kind: "vm".into(), id: Uuid::nil(), name: "web".into() },
-        caller: "admin".into(),
-        state: TaskState::Running,
-        progress: None,
-        result: None,
-        error: None,
-        created_at: Time::now(),
-        finished_at: None,
-    }
 }
 
 async fn client_tokens(store: &Store) {
@@ -401,13 +390,13 @@ async fn journal(store: &Store) {
     store.set_task_progress(tasks[0].id, 5000).await.unwrap();
     store.set_task_progress(tasks[0].id, 4000).await.unwrap();
     assert_eq!(store.task(tasks[0].id).await.unwrap().unwrap().progress, Some(5000), "progress doesn't go back");
-    store.insert_step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into()), None, &[]).await.unwrap();
+    store.insert_step(&step(tasks[0].id, 0, "a", Some("{\"undo\":1}".into()), None)).await.unwrap();
     store.set_step_state(tasks[0].id, 0, StepState::Done).await.unwrap();
     store.set_task_state(tasks[0].id, TaskState::Failed, None, Some("{}".into())).await.unwrap();
     let ended = store.task(tasks[0].id).await.unwrap().unwrap();
     assert!(ended.finished_at.is_some() && ended.error.is_some());
     let (page, total) = store.tasks(None, Some("create-vm"), None, None, 2).await.unwrap();
-    assert_eq!((page[0].id, page[1].id, total), (tasks[2].id, tasks[1].id, 6));
+    assert_eq!((page[0].id, page[1].id, total), (tasks[2].id, tasks[1].id, 10));
     let (page, _) = store.tasks(None, None, None, Some(tasks[1].id), 2).await.unwrap();
     assert_eq!(page[0].id, tasks[0].id);
     let (page, total) = store.tasks(Some(TaskState::Failed), None, Some(Uuid::nil()), None, 9).await.unwrap();
@@ -422,7 +411,7 @@ async fn takes_many_writers(store: &Store) {
             for _ in 0..10 {
                 let task = task();
                 store.insert_task(&task, None, None).await.unwrap();
-                store.insert_step(task.id, 0, "a", None, None, &[]).await.unwrap();
+                store.insert_step(&step(task.id, 0, "a", None, None)).await.unwrap();
                 store.set_task_state(task.id, TaskState::Done, Some("1".into()), None).await.unwrap();
             }
         })
@@ -533,7 +522,7 @@ async fn ledger(store: &Store) {
     let base = template("ledger");
     store.insert_template(&base).await.unwrap();
     let owner = vm("ledger", base.id);
-    store.insert_vm(&owner).await.unwrap();
+    store.insert_vm(&owner, &first_step(store).await).await.unwrap();
     let making = task();
     store.insert_task(&making, None, None).await.unwrap();
     let made = |kind, pool, file: String| Made { kind, node: "local".into(), pool, file };
@@ -551,7 +540,7 @@ async fn ledger(store: &Store) {
     for (seq, made) in all.iter().enumerate() {
         // The same twice is noted once.
         for seq in [2 * seq, 2 * seq + 1] {
-            store.insert_step(making.id, seq as i64, "a", None, Some(made), &[]).await.unwrap();
+            store.insert_step(&step(making.id, seq as i64, "a", None, Some(made))).await.unwrap();
         }
     }
     let known = async || {
@@ -585,7 +574,7 @@ async fn old_tasks(store: &Store) {
     let token =
         ClientToken { caller: "admin".into(), method: "create-vm".into(), token: "old".into(), body_hash: "h".into() };
     store.insert_task(&ended, Some(&token), None).await.unwrap();
-    store.insert_step(ended.id, 0, "a", None, None, &[]).await.unwrap();
+    store.insert_step(&step(ended.id, 0, "a", None, None)).await.unwrap();
     store.insert_task(&open, None, None).await.unwrap();
     store.set_task_state(ended.id, TaskState::Done, None, None).await.unwrap();
     let now = Time::now().0;

@@ -36,7 +36,7 @@ pub use node::NodeRecord;
 pub use rows::{RawRow, TABLES, Table};
 pub use session::SessionRecord;
 pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
-pub use task::{Ended, StepRecord, TaskRecord};
+pub use task::{Ended, StepBegun, StepRecord, TaskRecord};
 pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
 pub use vm::{Reserved, VmPhase, VmRecord, VmSpec};

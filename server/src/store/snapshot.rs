@@ -1,8 +1,11 @@
 //! Snapshots, and the images that they keep.
 
 use super::{
-    Store, VmRecord, VmSpec, expect_one, failed, from_json, is_taken, leftover::leave, name_key, parse_uuid,
-    task::close_journal, to_json,
+    Store, VmRecord, VmSpec, expect_one, failed, from_json, is_taken,
+    leftover::leave,
+    name_key, parse_uuid,
+    task::{StepBegun, begin_step, close_journal},
+    to_json,
 };
 use crate::{Error, Result};
 use api::{Time, snapshot::SnapshotVmState};
@@ -186,9 +189,15 @@ const COLUMNS: &str = "id, vm, name, node, parent, phase, spec, created_at";
 const DISK_COLUMNS: &str = "snapshot, volume, device, pool, pool_name, file, path, backing, size_bytes, template";
 
 impl Store {
-    /// Adds a snapshot that is being taken. Its name may be taken.
-    pub async fn insert_snapshot(&self, snapshot: &SnapshotRecord, disks: &[FrozenDisk]) -> Result<()> {
+    /// Adds a snapshot that is being taken, in one with the beginning of the step that does it. Its name may be taken.
+    pub async fn insert_snapshot(
+        &self,
+        snapshot: &SnapshotRecord,
+        disks: &[FrozenDisk],
+        step: &StepBegun,
+    ) -> Result<()> {
         let mut transaction = self.begin().await?;
+        begin_step(&mut transaction, step).await?;
         let inserted = sqlx::query(
             "insert into snapshot (id, vm, name, name_key, node, parent, phase, spec, created_at, revision)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)",
@@ -232,9 +241,19 @@ impl Store {
     }
 
     /// Makes a snapshot ready, moves the volumes to the images in which they go on and the VM onto the snapshot; with `task`
-    /// its journal ends with that. In one: from here on a crash takes nothing back. Done already, it does nothing.
-    pub async fn snapshot_is_ready(&self, snapshot: &SnapshotRecord, moves: &[Move], task: Option<Uuid>) -> Result<()> {
+    /// its journal ends with that. In one, also with the beginning of the `step` that does it: from here on a crash takes nothing back.
+    /// Done already, it does nothing.
+    pub async fn snapshot_is_ready(
+        &self,
+        snapshot: &SnapshotRecord,
+        moves: &[Move],
+        task: Option<Uuid>,
+        step: Option<&StepBegun>,
+    ) -> Result<()> {
         let mut transaction = self.begin().await?;
+        if let Some(step) = step {
+            begin_step(&mut transaction, step).await?;
+        }
         let updated = sqlx::query(
             "update snapshot set phase = 'ready', spec = $1, revision = revision + 1 where id = $2 and phase = 'creating'",
         )

@@ -65,6 +65,23 @@ pub struct Ended {
     pub at: Time,
 }
 
+/// The beginning of a step: how to take it back and what it makes on a node, with the ends of steps before it.
+#[derive(Debug)]
+pub struct StepBegun {
+    /// The task.
+    pub task: Uuid,
+    /// The step's number in it.
+    pub seq: i64,
+    /// What it does.
+    pub name: String,
+    /// How to take it back, as JSON.
+    pub undo: Option<String>,
+    /// What it makes on a node.
+    pub makes: Option<Made>,
+    /// Steps that have ended since.
+    pub ended: Vec<Ended>,
+}
+
 impl Store {
     /// Adds a task, the client token that it was asked for under, and the call's entry in the audit, in one.
     pub async fn insert_task(
@@ -142,31 +159,10 @@ impl Store {
             .map_err(failed("journal a task's progress"))
     }
 
-    /// Adds a step, with how to take it back and what it makes on a node, before it begins.
-    pub async fn insert_step(
-        &self,
-        task: Uuid,
-        seq: i64,
-        name: &str,
-        undo: Option<String>,
-        makes: Option<&Made>,
-        ended: &[Ended],
-    ) -> Result<()> {
+    /// Adds a step, before it begins.
+    pub async fn insert_step(&self, step: &StepBegun) -> Result<()> {
         let mut transaction = self.begin().await?;
-        end_steps(&mut transaction, task, ended).await?;
-        sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
-            .bind(task.to_string())
-            .bind(seq)
-            .bind(name)
-            .bind(undo)
-            .bind(StepState::Started.as_str())
-            .bind(Time::now().0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("journal a step"))?;
-        if let Some(makes) = makes {
-            made::note(&mut transaction, task, makes).await?;
-        }
+        begin_step(&mut transaction, step).await?;
         transaction.commit().await.map_err(failed("journal a step"))
     }
 
@@ -355,6 +351,25 @@ impl TaskRecord {
             message: format!("{} of {} {}: {how}", self.method, self.target.kind, self.target.name),
             details,
         }
+    }
+}
+
+/// Adds a step, within the transaction that is all that it does, or before it begins.
+pub(super) async fn begin_step(transaction: &mut Transaction<'_, Any>, step: &StepBegun) -> Result<()> {
+    end_steps(transaction, step.task, &step.ended).await?;
+    sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
+        .bind(step.task.to_string())
+        .bind(step.seq)
+        .bind(&step.name)
+        .bind(step.undo.clone())
+        .bind(StepState::Started.as_str())
+        .bind(Time::now().0)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("journal a step"))?;
+    match &step.makes {
+        Some(makes) => made::note(transaction, step.task, makes).await,
+        None => Ok(()),
     }
 }
 

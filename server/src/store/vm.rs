@@ -3,7 +3,7 @@
 use super::{
     SnapshotRecord, Store, expect_one, failed, from_json, is_taken, name_key, parse_uuid,
     snapshot::hide,
-    task::{close_journal, close_journal_with},
+    task::{StepBegun, begin_step, close_journal, close_journal_with},
     to_json,
     volume::{self, VolumeRecord},
 };
@@ -129,9 +129,10 @@ const FORGET: [&str; 6] = [
 ];
 
 impl Store {
-    /// Adds a VM. Its name may be taken.
-    pub async fn insert_vm(&self, vm: &VmRecord) -> Result<()> {
+    /// Adds a VM, in one with the beginning of the step that does it. Its name may be taken.
+    pub async fn insert_vm(&self, vm: &VmRecord, step: &StepBegun) -> Result<()> {
         let mut transaction = self.begin().await?;
+        begin_step(&mut transaction, step).await?;
         insert(&mut transaction, vm).await?;
         self.commit(transaction, "add a VM").await
     }
@@ -187,9 +188,11 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a VM ready and ends the journal of the task that made it, in one: from here on a crash takes nothing back.
-    pub async fn vm_is_ready(&self, vm: &mut VmRecord, task: Uuid) -> Result<()> {
+    /// Makes a VM ready and ends the journal of the task that made it, in one with the beginning of the step that does it: from
+    /// here on a crash takes nothing back.
+    pub async fn vm_is_ready(&self, vm: &mut VmRecord, step: &StepBegun) -> Result<()> {
         let mut transaction = self.begin().await?;
+        begin_step(&mut transaction, step).await?;
         let updated = sqlx::query("update vm set phase = $1, revision = revision + 1 where id = $2 and revision = $3")
             .bind(VmPhase::Ready.as_str())
             .bind(vm.id.to_string())
@@ -198,7 +201,7 @@ impl Store {
             .await
             .map_err(failed("make a VM ready"))?;
         expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
-        close_journal(&mut transaction, task).await?;
+        close_journal(&mut transaction, step.task).await?;
         self.commit(transaction, "make a VM ready").await?;
         vm.phase = VmPhase::Ready;
         vm.revision += 1;

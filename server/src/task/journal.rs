@@ -10,7 +10,7 @@ use crate::{
     App, Error, Result,
     auth::Caller,
     problem,
-    store::{AuditRecord, ClientToken, Ended, StepRecord, TaskRecord},
+    store::{AuditRecord, ClientToken, Ended, StepBegun, StepRecord, TaskRecord},
     sync::lock,
 };
 use api::{
@@ -100,23 +100,88 @@ impl Task {
         self.run_step(name, undo, action).await
     }
 
+    /// Runs a step that is one transaction of the database: its beginning is journalled in it, so `undo` is known if, and only if, it
+    /// has come about.
+    pub async fn step_in_store<T, F>(
+        &self,
+        name: &str,
+        undo: Option<Undo>,
+        action: impl FnOnce(Arc<StepBegun>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.go_on(false)?;
+        self.run_step_in_store(name, undo, action).await
+    }
+
+    /// The same, for a step from which on the task can't be cancelled; see [`Task::last_step`].
+    pub async fn last_step_in_store<T, F>(
+        &self,
+        name: &str,
+        undo: Option<Undo>,
+        action: impl FnOnce(Arc<StepBegun>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.go_on(true)?;
+        self.run_step_in_store(name, undo, action).await
+    }
+
+    async fn run_step_in_store<T, F>(
+        &self,
+        name: &str,
+        undo: Option<Undo>,
+        action: impl FnOnce(Arc<StepBegun>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let step = Arc::new(self.begin(name, undo)?);
+        let done = async {
+            crash::at(name, Point::Before)?;
+            action(Arc::clone(&step)).await
+        };
+        let value = match done.await {
+            Ok(value) => value,
+            Err(error) => {
+                lock(&self.ended).extend(step.ended.iter().copied());
+                return Err(if self.is_cancelled() { Error::Cancelled } else { error });
+            }
+        };
+        crash::at(name, Point::After)?;
+        lock(&self.ended).push(Ended { seq: step.seq, at: Time::now() });
+        Ok(value)
+    }
+
     async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
-        let seq = self.next_step.fetch_add(1, Ordering::SeqCst);
-        let makes = undo.as_ref().and_then(Undo::makes);
-        let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
-        let undo = undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?;
-        let ended = std::mem::take(&mut *lock(&self.ended));
-        let begun = self.app.store.insert_step(self.id, seq, name, undo, makes.as_ref(), &ended).await;
+        let step = self.begin(name, undo)?;
+        let begun = self.app.store.insert_step(&step).await;
         if begun.is_err() {
-            lock(&self.ended).extend(ended);
+            lock(&self.ended).extend(step.ended);
         }
         begun?;
         crash::at(name, Point::Before)?;
         // What failed because it was cancelled is said to have been cancelled.
         let value = action.await.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
         crash::at(name, Point::After)?;
-        lock(&self.ended).push(Ended { seq, at: Time::now() });
+        lock(&self.ended).push(Ended { seq: step.seq, at: Time::now() });
         Ok(value)
+    }
+
+    /// What is journalled of a step's beginning.
+    fn begin(&self, name: &str, undo: Option<Undo>) -> Result<StepBegun> {
+        let makes = undo.as_ref().and_then(Undo::makes);
+        let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
+        Ok(StepBegun {
+            task: self.id,
+            seq: self.next_step.fetch_add(1, Ordering::SeqCst),
+            name: name.to_owned(),
+            undo: undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?,
+            makes,
+            ended: std::mem::take(&mut *lock(&self.ended)),
+        })
     }
 
     /// Notes how many bytes of a copy are done, and says whether to go on with it. May be called often: only whole

@@ -1,6 +1,6 @@
 //! Nodes, tokens, sessions, the audit, keypairs.
 
-use super::task;
+use super::steps::{step, task};
 use api::{
     Access, Time,
     task::{StepState, Target, TaskState},
@@ -55,7 +55,7 @@ pub async fn nodes(store: &Store) {
     // What is to be taken back on a node is found by its name, which is no pattern.
     let cut = task();
     store.insert_task(&cut, None, None).await.unwrap();
-    store.insert_step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None, &[]).await.unwrap();
+    store.insert_step(&step(cut.id, 0, "a", Some("{\"undo\":\"x\",\"node\":\"Far_1\"}".into()), None)).await.unwrap();
     assert_eq!(store.open_undos_on("Far_1").await.unwrap(), ["create-vm"]);
     assert!(store.open_undos_on("FarX1").await.unwrap().is_empty());
     assert!(store.forget_node("Far_1", true).await.unwrap());

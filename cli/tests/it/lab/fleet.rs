@@ -47,7 +47,7 @@ impl Fleet {
             let store = Store::open(&url).await.unwrap();
             for vm in &vms {
                 if let Some(created_at) = vm.created_at {
-                    store.insert_vm(&record(vm, created_at)).await.unwrap();
+                    store.adopt_vm(&record(vm, created_at), &[], Uuid::nil()).await.unwrap();
                 }
             }
         });

@@ -8,7 +8,8 @@ use crate::{
         volume::{gone, lies_at},
     },
     store::{
-        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, VolumePhase, VolumeRecord, VolumeRole,
+        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, StepBegun, VolumePhase, VolumeRecord,
+        VolumeRole,
     },
     task::{Held, Lock, Outline, Task, Undo, Work},
 };
@@ -23,6 +24,7 @@ use hypervisor::{
     domain::{DomainDisks, Freeze, Power},
     storage::Backing,
 };
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 /// A snapshot that is about to be taken: all is checked, nothing is made.
@@ -76,8 +78,16 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         Err(Error::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
+    let rows = app.store.volumes_of_vm(vm.id).await?;
+    let views = rows.iter().map(|row| async { (row.id, vm.node.volume(row.pool, &row.file).await) });
     // Side by side: each is a call to the node.
-    let (power, foreign, disks) = tokio::join!(vm.power(app), vm.node.foreign_snapshots(vm.id), vm.node.disks(vm.id));
+    let (power, foreign, disks, views) = tokio::join!(
+        vm.power(app),
+        vm.node.foreign_snapshots(vm.id),
+        vm.node.disks(vm.id),
+        futures::future::join_all(views)
+    );
+    let mut views: HashMap<Uuid, _> = views.into_iter().collect();
     let power = power?;
     let on = power != Power::Off;
     if request.memory && !on {
@@ -105,13 +115,12 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         });
     }
     let disks = disks?.ok_or_else(|| Error::not_found("domain of VM", name))?;
-    let volumes = volumes(app, vm, &disks, &request.exclude_disks).await?;
+    let volumes = volumes(vm, &disks, rows, &request.exclude_disks)?;
     let id = Uuid::now_v7();
     let mut frozen = Vec::new();
     let mut moves = Vec::new();
     for volume in &volumes {
-        let view = vm.node.volume(volume.pool, &volume.file).await?;
-        let view = view.ok_or_else(|| gone(volume))?;
+        let view = views.remove(&volume.id).transpose()?.flatten().ok_or_else(|| gone(volume))?;
         let from = volume.image();
         frozen.push(FrozenDisk {
             snapshot: id,
@@ -213,9 +222,13 @@ async fn memory_file(vm: &vm::Subject, moves: &[Move], snapshot: Uuid, memory_mi
 }
 
 /// The volumes of a VM's disks, the system disk first; refuses disks that can't be in a snapshot.
-async fn volumes(app: &App, vm: &vm::Subject, disks: &DomainDisks, excluded: &[String]) -> Result<Vec<VolumeRecord>> {
+fn volumes(
+    vm: &vm::Subject,
+    disks: &DomainDisks,
+    rows: Vec<VolumeRecord>,
+    excluded: &[String],
+) -> Result<Vec<VolumeRecord>> {
     let name = vm.entry.name();
-    let rows = app.store.volumes_of_vm(vm.id).await?;
     let here = |path: &str| disks.has_live(path) && disks.has_defined(path);
     if let Some(row) = rows.iter().find(|row| row.phase == VolumePhase::Detaching || !here(&row.path)) {
         return Err(Error::WrongState {
@@ -273,7 +286,10 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let Draft { mut record, moves, disks, node, nvram, on, quiesce } = draft;
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
-    let record_it = task.step("record-snapshot", Some(forget), app.store.insert_snapshot(&record, &disks));
+    let taken = &record;
+    let record_it = task.step_in_store("record-snapshot", Some(forget), |step| async move {
+        app.store.insert_snapshot(taken, &disks, &step).await
+    });
     let make_overlays = moves.iter().map(|one| {
         let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
         make_overlay(task, &node, one, Backing::qcow2(&one.base), delete)
@@ -306,17 +322,24 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
         })
         .await?;
     (record.spec.quiesced, record.spec.pause_ms) = (quiesced, pause_ms);
-    let ready = app.store.snapshot_is_ready(&record, &moves, last.then_some(task.id));
-    match last {
-        true => task.last_step("make-ready", None, ready).await?,
-        false => task.step("make-ready", None, ready).await?,
-    }
+    let ends = last.then_some(task.id);
+    let (taken, moved) = (&record, &moves);
+    let ready =
+        |step: Arc<StepBegun>| async move { app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await };
+    let make_ready = async {
+        match last {
+            true => task.last_step_in_store("make-ready", None, ready).await,
+            false => task.step_in_store("make-ready", None, ready).await,
+        }
+    };
+    // What the domain is like by now hangs on nothing of that.
+    let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
+    made_ready?;
     layers::sync(app, &moves).await?;
     if let Some(memory) = &record.spec.memory {
         // libvirt has written the file without telling its pool.
         node.refresh_pool(memory.pool).await.unwrap_or_else(|error| tracing::warn!(%error, "a pool is not refreshed"));
     }
-    observe::refresh_after(app, &node, vm).await;
     Ok(())
 }
 

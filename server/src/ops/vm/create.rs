@@ -224,9 +224,10 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let (vm, node) = (draft.record.id, &draft.node);
     let on = || node.name().to_owned();
 
-    task.step("record-vm", Some(Undo::ForgetVm { vm }), async {
-        app.store.insert_vm(&draft.record).await?;
-        app.index.put_record(draft.record.clone());
+    let record = &draft.record;
+    task.step_in_store("record-vm", Some(Undo::ForgetVm { vm }), |step| async move {
+        app.store.insert_vm(record, &step).await?;
+        app.index.put_record(record.clone());
         Ok(())
     })
     .await?;
@@ -298,14 +299,13 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }
 
-    observe::refresh(app, node, vm).await?;
-    task.last_step("make-ready", None, async {
-        let mut record = draft.record.clone();
-        app.store.vm_is_ready(&mut record, task.id).await?;
-        app.index.put_record(record);
-        Ok(())
-    })
-    .await?;
+    let make_ready = task.last_step_in_store("make-ready", None, |step| async move {
+        let mut ready = record.clone();
+        app.store.vm_is_ready(&mut ready, &step).await?;
+        Ok(ready)
+    });
+    let (ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, node, vm));
+    app.index.put_record(ready?);
     app.index.to_wire(vm)
 }
 
