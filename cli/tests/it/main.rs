@@ -40,6 +40,7 @@ mod life;
 mod list;
 mod metrics;
 mod modify;
+mod moved;
 mod nics;
 mod nodes;
 mod nvram;
