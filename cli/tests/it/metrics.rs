@@ -169,15 +169,14 @@ fn a_share_of_cpu_as_the_guest_counts_it() {
     let start = Time::now();
     std::thread::sleep(Duration::from_millis(1100));
     let before = count();
-    vm.run("for turn in 1 2 3 4 5 6 7 8 9 10; do i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; sleep 1; done");
+    vm.run("for turn in 1 2 3 4 5 6 7 8; do i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 1; done");
     let after = count();
     std::thread::sleep(Duration::from_millis(1100));
     let measured = whole(&vm, start, Time::now());
     let (busy, all) = (after.0 - before.0, after.1 - before.1);
     println!("the guest was busy for {busy:.0} of {all:.0} ticks");
     assert!((0.1..0.9).contains(&(busy / all)), "{busy} of {all}");
-    // What the guest does before and after is in the measured time, too.
-    close("CPU seconds", total(&measured, "cpu_percent", None) / 100.0, busy / 100.0, 0.5);
+    close("CPU seconds", total(&measured, "cpu_percent", None) / 100.0, busy / 100.0, 0.0);
     vm.ok("stop-vm", json!({"force": true}));
 }
 
