@@ -258,6 +258,23 @@ fn a_hung_qemu_keeps_no_other_from_being_measured() {
 }
 
 #[test]
+fn a_hung_qemu_is_told_by_the_next_sample() {
+    // Which is 10 s later at most, and gives up after 3 more; a busy machine takes somewhat longer.
+    let lab = Lab::own();
+    let vm = lab.create("hangs").start();
+    let is_stale = || lab.ok("list-vms", json!({}))["vms"][0]["stale"].as_bool().unwrap();
+    eventually("it is measured", SOON, || vm.describe()["usage"].is_object().then_some(()));
+    let pid = vm.qemu();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    let hung = std::time::Instant::now();
+    eventually("its row says that it is stale", Duration::from_secs(20), || is_stale().then_some(()));
+    println!("told after {:?}", hung.elapsed());
+    signal("-CONT");
+    eventually("its row says that it is there", Duration::from_secs(20), || (!is_stale()).then_some(()));
+}
+
+#[test]
 fn a_server_that_is_killed_forgets_nothing() {
     let mut lab = Lab::with_settings(FAST);
     let vm = lab.create("kept").start();
