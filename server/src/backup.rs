@@ -44,7 +44,11 @@ pub struct Summary {
 /// Writes all of the database that the configuration names to a file, as of one moment, also while a server works with it. The file
 /// (0600: it has the hashes of tokens, and the secrets of webhooks) is there when it is whole.
 pub async fn backup(config: &Config, file: &Path) -> Result<Summary> {
-    let store = Store::open_to_read(&config.database_url()).await?;
+    let url = config.database_url();
+    let store = Store::open_to_read(&url).await.map_err(|error| Error::WrongState {
+        detail: format!("{} can't be opened: {error}", shown(&url)),
+        hint: Some("name it with --config, --data-dir or --database, as its server has it".to_owned()),
+    })?;
     let schema = store.version().await?;
     if schema > SCHEMA {
         return Err(newer(schema));
@@ -69,6 +73,14 @@ pub async fn backup(config: &Config, file: &Path) -> Result<Summary> {
         let _ = fs::remove_file(&draft);
     }
     written
+}
+
+/// A database as people may see it: its URL may have a password.
+fn shown(url: &str) -> String {
+    match url.strip_prefix("sqlite://") {
+        Some(path) => format!("database {}", path.split('?').next().unwrap_or_default()),
+        None => "the database".to_owned(),
+    }
 }
 
 /// The file's name while it is written.

@@ -70,7 +70,13 @@ fn all_of_it_is_back() {
     let (code, text) = beside(&lab, &["restore", &path(&lab, "none")]);
     assert!(code == 1 && text.contains("none can't be restored: No such file"), "{text}");
     let (code, text) = beside(&lab, &["backup", &path(&lab, "nothing.gz")]);
-    assert!(code == 1 && text.contains("database") && !lab.dir.path.join("data/vmyard.db").exists(), "{text}");
+    assert!(
+        code == 1
+            && text.contains("vmyard.db can't be opened")
+            && text.contains("hint: ")
+            && !lab.dir.path.join("data/vmyard.db").exists(),
+        "{text}"
+    );
 
     let said = ok(&lab, &["restore", &file]);
     assert!(
