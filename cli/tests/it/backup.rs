@@ -7,6 +7,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicBool, Ordering},
@@ -227,11 +228,14 @@ fn a_node_that_is_away_is_not_passed_over() {
     });
     // As it was then; and the manifest of the Vmyard before is still there.
     assert!(lab.ok("describe-vm", json!({"vm": id}))["name"].as_str().unwrap().starts_with("far"));
-    let manifests = || {
+    let whose = || -> BTreeSet<String> {
         let names = second.virsh(&["vol-list", "vmyard-seeds"]);
-        names.lines().filter(|line| line.contains(".manifest")).count()
+        let manifests =
+            names.split_whitespace().filter(|word| word.starts_with("vmyard-") && word.ends_with(".manifest"));
+        // Without its number.
+        manifests.filter_map(|name| Some(name.rsplit_once('-')?.0.to_owned())).collect()
     };
-    eventually("there are two manifests", Duration::from_secs(20), || (manifests() >= 2).then_some(()));
+    eventually("there are the manifests of two", Duration::from_secs(20), || (whose().len() == 2).then_some(()));
     assert!(lab.server.log().contains("the manifest of another Vmyard"));
     lab.ok("delete-vm", json!({"vm": id}));
 }
