@@ -3,19 +3,22 @@
 
 use crate::{
     Config, Error, Result, auth,
+    config::NodeSettings,
     packed::{Line, Reader, Writer},
     problem,
     rebuild::{self, Rebuilt, Which, newer, not_empty},
-    store::{SCHEMA, Store},
+    store::{RawRow, SCHEMA, Store, sqlite_file},
 };
 use api::Time;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{BufReader, BufWriter},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+use uuid::Uuid;
 
 /// The first line of a backup.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,8 +80,8 @@ pub async fn backup(config: &Config, file: &Path) -> Result<Summary> {
 
 /// A database as people may see it: its URL may have a password.
 fn shown(url: &str) -> String {
-    match url.strip_prefix("sqlite://") {
-        Some(path) => format!("database {}", path.split('?').next().unwrap_or_default()),
+    match sqlite_file(url) {
+        Some(path) => format!("database {path}"),
         None => "the database".to_owned(),
     }
 }
@@ -90,57 +93,94 @@ fn draft_beside(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Puts a backup into the empty database that the configuration names, and brings it to what the manifests of these nodes say.
+/// What must be known of a backup before it is restored.
+struct Content {
+    head: Head,
+    rows: u64,
+    /// Which Vmyard it is of. One that was made before that was known belongs to none that has manifests.
+    installation: Uuid,
+    /// The nodes that were added.
+    nodes: BTreeMap<String, NodeSettings>,
+}
+
+/// Reads all of a backup; says why it is none, or not all of one.
+fn read_through(file: &Path) -> std::result::Result<Content, String> {
+    let open = File::open(file).map_err(|error| error.to_string())?;
+    let (head, lines) =
+        Reader::new::<Head>(BufReader::new(open)).map_err(|why| format!("it is no backup of Vmyard ({why})"))?;
+    let mut content = Content { head, rows: 0, installation: Uuid::new_v4(), nodes: BTreeMap::new() };
+    for line in lines {
+        let line = line?;
+        content.rows += 1;
+        let Line::Row(row) = line else { continue };
+        if row.table == INSTALLATION {
+            content.installation =
+                row.text("id").parse().map_err(|_| "it has no UUID for an installation".to_owned())?;
+        } else if row.table == "node" {
+            let settings = serde_json::from_str(row.text("settings"));
+            let settings = settings.map_err(|error| format!("a node's settings can't be read: {error}"))?;
+            content.nodes.insert(row.text("name").to_owned(), settings);
+        }
+    }
+    Ok(content)
+}
+
+/// The table that says which Vmyard a database is of.
+const INSTALLATION: &str = "installation";
+
+/// Puts a backup into the empty database that the configuration names, and brings it to what the manifests of these nodes say. All of the
+/// file and the nodes are looked at before anything is changed.
 pub async fn restore(config: &Config, file: &Path, which: &Which) -> Result<(Summary, Rebuilt)> {
     let wrong = |why: String| Error::field("file", format!("{} can't be restored: {why}", file.display()));
-    let open = || File::open(file).map_err(|error| wrong(error.to_string()));
-    // All of it is looked at before anything is changed.
-    let (head, lines) = Reader::new::<Head>(BufReader::new(open()?)).map_err(|why| wrong(not_ours(&why)))?;
+    let Content { head, rows, installation, nodes } = read_through(file).map_err(wrong)?;
     if head.vmyard_backup != 1 || head.schema > SCHEMA {
         return Err(newer(head.schema));
     }
-    let mut rows = 0;
-    for line in lines {
-        line.map_err(wrong)?;
-        rows += 1;
-    }
+    let nodes = rebuild::reach(config, nodes, installation, which).await?;
     auth::ensure_data_dir(&config.data_dir)?;
     let url = config.database_url();
     let store = Store::open_at(&url, head.schema).await?;
     if let Some(what) = store.first_row_of_work().await? {
         return Err(not_empty(&url, &what));
     }
-    let (_, lines) = Reader::new::<Head>(BufReader::new(open()?)).map_err(wrong)?;
-    let rows_of = lines.filter_map(|line| match line {
-        Ok(Line::Row(row)) => Some(Ok(row)),
+    let open = File::open(file).map_err(|error| wrong(error.to_string()))?;
+    let (_, lines) = Reader::new::<Head>(BufReader::new(open)).map_err(wrong)?;
+    let problem = at_work_then(head.at)?;
+    let mut at_work = HashSet::new();
+    let restored = lines.filter_map(|line| match line {
+        Ok(Line::Row(row)) if row.table != INSTALLATION => Some(Ok(ended(row, &mut at_work, &problem))),
         Ok(_) => None,
         Err(why) => Some(Err(wrong(why))),
     });
-    let caught_up = async {
-        store.replace_rows(rows_of).await?;
-        store.migrate_to(SCHEMA).await?;
-        let ended = Error::WrongState {
-            detail: format!(
-                "it was at work when a backup was made ({}), which was restored: what became of it isn't known",
-                head.at
-            ),
-            hint: Some("look at what it was about (describe-vm, list-orphans)".to_owned()),
-        };
-        store.end_what_was_at_work(&problem::to_wire(&ended, None, None)).await?;
-        rebuild::catch_up(config, &store, head.at, which).await
-    };
-    let caught_up = match caught_up.await {
-        Ok(caught_up) => caught_up,
-        // So that it can be tried again.
-        Err(error) => {
-            store.replace_rows(std::iter::empty()).await?;
-            return Err(error);
-        }
-    };
+    store.replace_rows(restored).await?;
+    store.migrate_to(SCHEMA).await?;
+    let caught_up = rebuild::catch_up(nodes, &store, installation, head.at, which).await?;
     let bytes = fs::metadata(file).map(|data| data.len()).unwrap_or_default();
     Ok((Summary { at: head.at, rows, bytes }, caught_up))
 }
 
-fn not_ours(why: &str) -> String {
-    format!("it is no backup of Vmyard ({why})")
+/// A row as it is restored: tasks that were at work, which come before their steps, have failed, and nothing is taken back for them, since
+/// what became of them later isn't known.
+fn ended(mut row: RawRow, at_work: &mut HashSet<String>, problem: &str) -> RawRow {
+    if row.table == "task" && matches!(row.text("state"), "running" | "unwinding") {
+        at_work.insert(row.text("id").to_owned());
+        row.set("state", "failed");
+        row.set("error", problem);
+        row.row.insert("finished_at".to_owned(), Time::now().0.into());
+    } else if row.table == "task_step" && at_work.contains(row.text("task")) {
+        row.clear("undo");
+    }
+    row
+}
+
+/// What is said of a task that was at work when a backup was made, as JSON.
+fn at_work_then(at: Time) -> Result<String> {
+    let error = Error::WrongState {
+        detail: format!(
+            "it was at work when a backup was made ({at}), which was restored: what became of it isn't known"
+        ),
+        hint: Some("look at what it was about (describe-vm, list-orphans)".to_owned()),
+    };
+    let problem = serde_json::to_string(&problem::to_wire(&error, None, None));
+    problem.map_err(|error| Error::Internal(format!("write JSON: {error}")))
 }

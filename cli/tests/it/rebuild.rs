@@ -1,8 +1,9 @@
 //! `vmyard rebuild`: the database is deleted, and made again from the manifests on the nodes.
 
 use crate::{
-    lab::{Lab, NodeProcess, Server, eventually, request, server::VMYARD},
+    lab::{Lab, Server, eventually, request, server::VMYARD},
     snapshots::{agrees, agrees_on_disk},
+    two_nodes::two,
     volumes::{has, write},
 };
 use serde_json::{Map, Value, json};
@@ -316,9 +317,7 @@ fn without_a_manifest_a_vm_is_taken_over_as_it_was_called() {
 
 #[test]
 fn nodes_that_were_added_are_found_again() {
-    let mut lab = Lab::own();
-    let second = NodeProcess::start_remote(&lab.dir.path.join("second"));
-    lab.ok("add-node", second.add_request("second"));
+    let (mut lab, second) = two();
     let vm = lab.create_with("far", json!({"node": "second"}));
     lab.ok("disable-node", json!({"node": "second"}));
     let before = known(&lab, &[]);

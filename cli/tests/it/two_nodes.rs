@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A lab with a second node, which is reached by TCP.
-fn two() -> (Lab, NodeProcess) {
+pub fn two() -> (Lab, NodeProcess) {
     let lab = Lab::own();
     let second = NodeProcess::start_remote(&lab.dir.path.join("second"));
     let node = lab.ok("add-node", second.add_request("second"));

@@ -12,7 +12,7 @@ use crate::{
     manifest::{self, File, Manifest},
     nodes::Member,
     seeds,
-    store::{RawRow, SCHEMA, Store},
+    store::{RawRow, SCHEMA, Store, sqlite_file},
 };
 use api::Time;
 use hypervisor::{Node, NodeEvent};
@@ -29,8 +29,6 @@ const REACH: Duration = Duration::from_secs(15);
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Rebuilt {
-    /// Whose manifests they were.
-    pub installation: Uuid,
     /// The nodes that were read, with when their manifests were last written.
     pub nodes: Vec<(String, Time)>,
     /// How many of each thing the database knows now: `VMs`, …
@@ -69,33 +67,49 @@ pub async fn rebuild(config: &Config, which: &Which, installation: Option<Uuid>,
     }
     let merged = nodes.merge(installation, schema, Vec::new(), None);
     if plan {
-        return nodes.put(merged, installation, None).await;
+        return nodes.put(merged, None).await;
     }
     auth::ensure_data_dir(&config.data_dir)?;
     let store = Store::open_at(&url, schema).await?;
     if let Some(what) = store.first_row_of_work().await? {
         return Err(not_empty(&url, &what));
     }
-    let rebuilt = nodes.put(merged, installation, Some(&store)).await?;
+    let rebuilt = nodes.put(merged, Some(&store)).await?;
     store.migrate_to(SCHEMA).await?;
+    // Last: one that was cut off is another Vmyard, which doesn't write over the manifests.
     store.set_installation(whose(installation, which)).await?;
     Ok(rebuilt)
 }
 
-/// Brings a database that was restored as of `since` to what the nodes' manifests say, as far as they were written later.
-pub(crate) async fn catch_up(config: &Config, store: &Store, since: Time, which: &Which) -> Result<Rebuilt> {
-    let installation = store.installation().await?;
+/// Reads the nodes that a backup knows, and those of the configuration, before anything is written.
+pub(crate) async fn reach(
+    config: &Config,
+    mut known: BTreeMap<String, NodeSettings>,
+    installation: Uuid,
+    which: &Which,
+) -> Result<Nodes> {
     let mut nodes = Nodes::default();
-    if !which.none {
-        let added = store.nodes().await?.into_iter().map(|node| (node.name, node.settings));
-        let mut known: BTreeMap<String, NodeSettings> = added.collect();
-        if known.is_empty() || !config.nodes.is_empty() {
-            known.extend(config.nodes_or_local());
-        }
-        nodes.visit(known, which).await?;
-        nodes.visit_those_that_are_told_of(installation, which).await?;
-        nodes.check_all_reached()?;
+    if which.none {
+        return Ok(nodes);
     }
+    if known.is_empty() || !config.nodes.is_empty() {
+        known.extend(config.nodes_or_local());
+    }
+    nodes.visit(known, which).await?;
+    nodes.visit_those_that_are_told_of(installation, which).await?;
+    nodes.check_all_reached()?;
+    Ok(nodes)
+}
+
+/// Brings a database that was restored as of `since` to what the nodes' manifests say, as far as they were written later. Only then it is
+/// known as the same Vmyard: one that was cut off before doesn't write over the manifests.
+pub(crate) async fn catch_up(
+    mut nodes: Nodes,
+    store: &Store,
+    installation: Uuid,
+    since: Time,
+    which: &Which,
+) -> Result<Rebuilt> {
     let mut existing = Vec::new();
     let read = store.read_rows_on_nodes(|node, row| {
         existing.push((node.to_owned(), row));
@@ -103,7 +117,7 @@ pub(crate) async fn catch_up(config: &Config, store: &Store, since: Time, which:
     });
     read.await?;
     let merged = nodes.merge(installation, SCHEMA, existing, Some(since));
-    let rebuilt = nodes.put(merged, installation, Some(store)).await?;
+    let rebuilt = nodes.put(merged, Some(store)).await?;
     store.set_installation(whose(installation, which)).await?;
     Ok(rebuilt)
 }
@@ -124,9 +138,8 @@ pub(crate) fn newer(schema: i64) -> Error {
 
 /// A database that would be written over has something in it.
 pub(crate) fn not_empty(url: &str, what: &str) -> Error {
-    let hint = match url.strip_prefix("sqlite://") {
+    let hint = match sqlite_file(url) {
         Some(path) => {
-            let path = path.split('?').next().unwrap_or_default();
             format!(
                 "stop its server, move it away (mv {path} {path}.old; with {path}-wal and {path}-shm, where they are there), and call this again"
             )
@@ -138,7 +151,7 @@ pub(crate) fn not_empty(url: &str, what: &str) -> Error {
 
 /// The nodes that are read.
 #[derive(Default)]
-struct Nodes {
+pub(crate) struct Nodes {
     /// Those that were reached.
     reached: BTreeMap<String, Node>,
     /// All that were tried.
@@ -296,9 +309,9 @@ impl Nodes {
     }
 
     /// Compares the rows with the domains, and puts them into the database.
-    async fn put(self, merged: merge::Merged, installation: Uuid, store: Option<&Store>) -> Result<Rebuilt> {
+    async fn put(self, merged: merge::Merged, store: Option<&Store>) -> Result<Rebuilt> {
         let merge::Merged { rows, read, notes } = merged;
-        let mut rebuilt = Rebuilt { installation, nodes: read, notes: self.notes, ..Rebuilt::default() };
+        let mut rebuilt = Rebuilt { nodes: read, notes: self.notes, ..Rebuilt::default() };
         rebuilt.notes.extend(notes);
         let rows = settle::settle(rows, &self.reached, &mut rebuilt.notes).await;
         for (table, what) in [

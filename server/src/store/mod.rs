@@ -192,11 +192,17 @@ fn with_mode(url: &str, mode: &str) -> String {
     if says_itself { url.to_owned() } else { format!("{url}{separator}mode={mode}") }
 }
 
+/// The file of a SQLite database, by its URL.
+pub fn sqlite_file(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite:")?.trim_start_matches("//");
+    Some(path.split_once('?').map_or(path, |(path, _)| path))
+}
+
 /// Makes sure that no other server works with this database: two would unwind each other's tasks.
 async fn lock(pool: &AnyPool, url: &str) -> Result<InUse> {
     let taken =
         || Error::field("database", "another vmyard serves with this database; stop it first, or use another one");
-    let Some(path) = url.strip_prefix("sqlite:") else {
+    let Some(path) = sqlite_file(url) else {
         let mut connection = pool.acquire().await.map_err(failed("lock the database"))?.detach();
         // Any number will do, as long as it is always the same.
         let row = sqlx::query("select pg_try_advisory_lock(7777001) as locked").fetch_one(&mut connection).await;
@@ -208,7 +214,6 @@ async fn lock(pool: &AnyPool, url: &str) -> Result<InUse> {
     if path.contains(":memory:") {
         return Ok(InUse::Memory);
     }
-    let path = path.trim_start_matches("//").split('?').next().unwrap_or_default();
     let failed = |error: std::io::Error| Error::Internal(format!("lock {path}: {error}"));
     // It holds hashes of tokens, and what guests were given.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;

@@ -1,8 +1,8 @@
-//! A database that was restored, or made again: whose it is, and what nobody goes on with in it.
+//! Whose a database is, and whether it is as good as new.
 
-use super::{Store, failed, parse_uuid, to_json};
+use super::{Store, failed, parse_uuid};
 use crate::Result;
-use api::{Problem, Time};
+use api::Time;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ impl Store {
         Ok(id)
     }
 
-    /// Says which Vmyard this is. Tables without a place for it get it with the next migration.
+    /// Says which Vmyard this is.
     pub async fn set_installation(&self, id: Uuid) -> Result<()> {
         let doing = "note which installation this is";
         let mut transaction = self.begin().await?;
@@ -44,28 +44,5 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// Ends the tasks that were at work when a backup was made, without taking anything back: what became of them later isn't known.
-    /// `problem` is what is said of them. Nobody is signed in any more.
-    pub async fn end_what_was_at_work(&self, problem: &Problem) -> Result<()> {
-        let doing = "end what was at work";
-        let problem = to_json(problem)?;
-        let mut transaction = self.begin().await?;
-        for sql in [
-            "update task_step set undo = null where task in (select id from task where state in ('running', 'unwinding'))",
-            "delete from session",
-        ] {
-            sqlx::query(sql).execute(&mut *transaction).await.map_err(failed(doing))?;
-        }
-        sqlx::query(
-            "update task set state = 'failed', error = $1, finished_at = $2 where state in ('running', 'unwinding')",
-        )
-        .bind(problem)
-        .bind(Time::now().0)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-        transaction.commit().await.map_err(failed(doing))
     }
 }
