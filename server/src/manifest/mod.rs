@@ -88,7 +88,7 @@ struct Written {
 /// Runs until the server stops: writes the manifests.
 pub async fn write_for_ever(app: App, installation: Uuid) {
     let mut changes = app.store.follow_changes();
-    let mut writer = Writer { app, installation, look: 0, written: BTreeMap::new(), later: BTreeMap::new() };
+    let mut writer = Writer { app, installation, written: BTreeMap::new(), later: BTreeMap::new() };
     let app = writer.app.clone();
     let manifests = &app.manifests;
     // Ends early when somebody waits, or the server stops; returns whether it did.
@@ -111,7 +111,7 @@ pub async fn write_for_ever(app: App, installation: Uuid) {
         let (began, stops) = (Instant::now(), manifests.stop.is_cancelled());
         changes.mark_unchanged();
         let look = manifests.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        failed = match writer.write().await {
+        failed = match writer.write(look).await {
             Ok(all) => !all,
             Err(error) => {
                 tracing::warn!(%error, "the manifests are not written yet");
@@ -134,8 +134,6 @@ pub async fn write_for_ever(app: App, installation: Uuid) {
 struct Writer {
     app: App,
     installation: Uuid,
-    /// Counts the looks.
-    look: u64,
     /// Of each node, by its name's key; of one that is not there nothing is known, so all is written.
     written: BTreeMap<String, Written>,
     /// Nodes that could not be written to, and until when they are left alone.
@@ -152,10 +150,9 @@ struct Pending {
 }
 
 impl Writer {
-    /// Looks at all rows, and writes what has changed to the nodes that are up; returns whether all of them have it.
-    async fn write(&mut self) -> Result<bool> {
-        self.look += 1;
-        let (look, installation) = (self.look, self.installation);
+    /// Looks at all rows, for the `look`th time, and writes what has changed to the nodes that are up; returns whether all of them have it.
+    async fn write(&mut self, look: u64) -> Result<bool> {
+        let installation = self.installation;
         let nodes: BTreeMap<String, Member> =
             self.app.nodes.all().into_iter().map(|member| (name_key(member.node.name()), member)).collect();
         self.written.retain(|name, _| nodes.contains_key(name));

@@ -17,56 +17,66 @@ pub struct Table {
     pub key: &'static [&'static str],
     /// The migration that made it.
     pub since: i64,
-    /// Its rows with the node that each is of as `on_node`, empty for those that every node is told; `None` when no node is told.
-    on_nodes: Option<&'static str>,
+    told: Told,
+}
+
+/// Which nodes are told a table's rows.
+enum Told {
+    None,
+    All,
+    /// The one that the row names.
+    Named,
+    /// The one that this column of what is joined names.
+    Through(&'static str, &'static str),
 }
 
 impl Table {
     /// Whether every node is told all of it.
     pub fn is_everywhere(&self) -> bool {
-        self.on_nodes.is_some_and(|sql| sql.contains("'' as on_node"))
+        matches!(self.told, Told::All)
+    }
+
+    /// Its rows, each with the node that it is of as `on_node`, empty for those that every node is told; `None` when no node is told.
+    fn on_nodes(&self) -> Option<String> {
+        let (node, join) = match self.told {
+            Told::None => return None,
+            Told::All => ("''", ""),
+            Told::Named => ("t.node", ""),
+            Told::Through(node, join) => (node, join),
+        };
+        Some(format!("select t.*, {node} as on_node from {} t {join}", self.name))
     }
 }
 
-const fn table(name: &'static str, key: &'static [&'static str], since: i64, on_nodes: Option<&'static str>) -> Table {
-    Table { name, key, since, on_nodes }
+const fn table(name: &'static str, key: &'static [&'static str], since: i64, told: Told) -> Table {
+    Table { name, key, since, told }
 }
 
 /// All tables, those that others refer to before them. A backup has all but sessions.
 pub const TABLES: &[Table] = &[
-    table("installation", &["id"], 13, None),
-    table("node", &["id"], 4, Some("select t.*, '' as on_node from node t")),
-    table("node_disabled", &["name_key"], 4, Some("select t.*, '' as on_node from node_disabled t")),
-    table("keypair", &["id"], 8, Some("select t.*, '' as on_node from keypair t")),
-    table("vm", &["id"], 1, Some("select t.*, node as on_node from vm t")),
-    table(
-        "template",
-        &["id"],
-        1,
-        Some("select t.*, c.node as on_node from template t join template_copy c on c.template = t.id"),
-    ),
-    table("template_copy", &["template", "node"], 1, Some("select t.*, node as on_node from template_copy t")),
-    table("volume", &["id"], 1, Some("select t.*, node as on_node from volume t")),
-    table("snapshot", &["id"], 6, Some("select t.*, node as on_node from snapshot t")),
-    table(
-        "snapshot_disk",
-        &["snapshot", "volume"],
-        6,
-        Some("select t.*, s.node as on_node from snapshot_disk t join snapshot s on s.id = t.snapshot"),
-    ),
-    table("leftover", &["node", "pool", "file"], 6, Some("select t.*, node as on_node from leftover t")),
-    table("made", &["kind", "pool", "file"], 7, Some("select t.*, node as on_node from made t")),
-    table("definition", &["vm"], 12, None),
-    table("task", &["id"], 1, None),
-    table("task_step", &["task", "seq"], 1, None),
-    table("token", &["id"], 1, None),
-    table("client_token", &["caller", "method", "token"], 2, None),
-    table("audit", &["id"], 3, None),
-    table("credential_check", &["vm", "user_name", "kind"], 9, None),
-    table("event", &["seq"], 10, None),
-    table("event_counter", &["id"], 10, None),
-    table("webhook", &["id"], 11, None),
-    table("webhook_delivery", &["webhook", "seq"], 11, None),
+    table("installation", &["id"], 13, Told::None),
+    table("node", &["id"], 4, Told::All),
+    table("node_disabled", &["name_key"], 4, Told::All),
+    table("keypair", &["id"], 8, Told::All),
+    table("vm", &["id"], 1, Told::Named),
+    table("template", &["id"], 1, Told::Through("c.node", "join template_copy c on c.template = t.id")),
+    table("template_copy", &["template", "node"], 1, Told::Named),
+    table("volume", &["id"], 1, Told::Named),
+    table("snapshot", &["id"], 6, Told::Named),
+    table("snapshot_disk", &["snapshot", "volume"], 6, Told::Through("s.node", "join snapshot s on s.id = t.snapshot")),
+    table("leftover", &["node", "pool", "file"], 6, Told::Named),
+    table("made", &["kind", "pool", "file"], 7, Told::Named),
+    table("definition", &["vm"], 12, Told::None),
+    table("task", &["id"], 1, Told::None),
+    table("task_step", &["task", "seq"], 1, Told::None),
+    table("token", &["id"], 1, Told::None),
+    table("client_token", &["caller", "method", "token"], 2, Told::None),
+    table("audit", &["id"], 3, Told::None),
+    table("credential_check", &["vm", "user_name", "kind"], 9, Told::None),
+    table("event", &["seq"], 10, Told::None),
+    table("event_counter", &["id"], 10, Told::None),
+    table("webhook", &["id"], 11, Told::None),
+    table("webhook_delivery", &["webhook", "seq"], 11, Told::None),
 ];
 
 /// A row of a table.
@@ -126,8 +136,8 @@ impl Store {
     pub async fn read_rows_on_nodes(&self, mut each: impl FnMut(&str, RawRow) -> Result<()>) -> Result<()> {
         let mut transaction = self.begin_reading().await?;
         for table in TABLES {
-            let Some(sql) = table.on_nodes else { continue };
-            let mut rows = sqlx::query(sql).fetch(&mut *transaction);
+            let Some(sql) = table.on_nodes() else { continue };
+            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *transaction);
             while let Some(row) = rows.try_next().await.map_err(failed("read the rows of nodes"))? {
                 let mut row = read(table, &row)?;
                 let node = row.row.remove("on_node");
@@ -144,14 +154,7 @@ impl Store {
 
     /// Puts these rows in the place of all that nodes are told, in one.
     pub async fn replace_rows_on_nodes(&self, rows: impl Iterator<Item = Result<RawRow>>) -> Result<()> {
-        self.replace(rows, |table| table.on_nodes.is_some()).await
-    }
-
-    /// The names of all tables of a SQLite database but the migrations' own.
-    pub async fn tables(&self) -> Result<Vec<String>> {
-        let sql = "select name from sqlite_master where type = 'table' and name not like '\\_%' escape '\\'";
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await.map_err(failed("list the tables"))?;
-        Ok(rows.iter().map(|row| row.get("name")).collect())
+        self.replace(rows, |table| !matches!(table.told, Told::None)).await
     }
 
     async fn replace(&self, rows: impl Iterator<Item = Result<RawRow>>, which: impl Fn(&Table) -> bool) -> Result<()> {

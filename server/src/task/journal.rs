@@ -101,71 +101,45 @@ impl Task {
     }
 
     /// Runs a step that is one transaction of the database: its beginning is journalled in it, so `undo` is known if, and only if, it
-    /// has come about.
+    /// has come about. `last`: from it on the task can't be cancelled, as with [`Task::last_step`].
     pub async fn step_in_store<T, F>(
         &self,
         name: &str,
         undo: Option<Undo>,
+        last: bool,
         action: impl FnOnce(Arc<StepBegun>) -> F,
     ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        self.go_on(false)?;
-        self.run_step_in_store(name, undo, action).await
-    }
-
-    /// The same, for a step from which on the task can't be cancelled; see [`Task::last_step`].
-    pub async fn last_step_in_store<T, F>(
-        &self,
-        name: &str,
-        undo: Option<Undo>,
-        action: impl FnOnce(Arc<StepBegun>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        self.go_on(true)?;
-        self.run_step_in_store(name, undo, action).await
-    }
-
-    async fn run_step_in_store<T, F>(
-        &self,
-        name: &str,
-        undo: Option<Undo>,
-        action: impl FnOnce(Arc<StepBegun>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
+        self.go_on(last)?;
         let step = Arc::new(self.begin(name, undo)?);
         let done = async {
             crash::at(name, Point::Before)?;
             action(Arc::clone(&step)).await
         };
-        let value = match done.await {
-            Ok(value) => value,
-            Err(error) => {
-                lock(&self.ended).extend(step.ended.iter().copied());
-                return Err(if self.is_cancelled() { Error::Cancelled } else { error });
-            }
-        };
-        crash::at(name, Point::After)?;
-        lock(&self.ended).push(Ended { seq: step.seq, at: Time::now() });
-        Ok(value)
+        let done = done.await;
+        if done.is_err() {
+            lock(&self.ended).extend(step.ended.iter().copied());
+        }
+        self.end(&step, done)
     }
 
     async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
         let step = self.begin(name, undo)?;
         let begun = self.app.store.insert_step(&step).await;
         if begun.is_err() {
-            lock(&self.ended).extend(step.ended);
+            lock(&self.ended).extend(step.ended.iter().copied());
         }
         begun?;
         crash::at(name, Point::Before)?;
-        // What failed because it was cancelled is said to have been cancelled.
-        let value = action.await.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
-        crash::at(name, Point::After)?;
+        self.end(&step, action.await)
+    }
+
+    /// Notes that a step has ended. What failed because it was cancelled is said to have been cancelled.
+    fn end<T>(&self, step: &StepBegun, done: Result<T>) -> Result<T> {
+        let value = done.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
+        crash::at(&step.name, Point::After)?;
         lock(&self.ended).push(Ended { seq: step.seq, at: Time::now() });
         Ok(value)
     }

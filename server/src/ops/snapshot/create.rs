@@ -8,8 +8,7 @@ use crate::{
         volume::{gone, lies_at},
     },
     store::{
-        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, StepBegun, VolumePhase, VolumeRecord,
-        VolumeRole,
+        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, VolumePhase, VolumeRecord, VolumeRole,
     },
     task::{Held, Lock, Outline, Task, Undo, Work},
 };
@@ -24,7 +23,7 @@ use hypervisor::{
     domain::{DomainDisks, Freeze, Power},
     storage::Backing,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// A snapshot that is about to be taken: all is checked, nothing is made.
@@ -287,7 +286,7 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
     let taken = &record;
-    let record_it = task.step_in_store("record-snapshot", Some(forget), |step| async move {
+    let record_it = task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
         app.store.insert_snapshot(taken, &disks, &step).await
     });
     let make_overlays = moves.iter().map(|one| {
@@ -324,14 +323,9 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     (record.spec.quiesced, record.spec.pause_ms) = (quiesced, pause_ms);
     let ends = last.then_some(task.id);
     let (taken, moved) = (&record, &moves);
-    let ready =
-        |step: Arc<StepBegun>| async move { app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await };
-    let make_ready = async {
-        match last {
-            true => task.last_step_in_store("make-ready", None, ready).await,
-            false => task.step_in_store("make-ready", None, ready).await,
-        }
-    };
+    let make_ready = task.step_in_store("make-ready", None, last, |step| async move {
+        app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await
+    });
     // What the domain is like by now hangs on nothing of that.
     let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
     made_ready?;

@@ -225,7 +225,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let on = || node.name().to_owned();
 
     let record = &draft.record;
-    task.step_in_store("record-vm", Some(Undo::ForgetVm { vm }), |step| async move {
+    task.step_in_store("record-vm", Some(Undo::ForgetVm { vm }), false, |step| async move {
         app.store.insert_vm(record, &step).await?;
         app.index.put_record(record.clone());
         Ok(())
@@ -299,7 +299,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         task.step("start-domain", None, async { Ok(node.start(vm).await?) }).await?;
     }
 
-    let make_ready = task.last_step_in_store("make-ready", None, |step| async move {
+    let make_ready = task.step_in_store("make-ready", None, true, |step| async move {
         let mut ready = record.clone();
         app.store.vm_is_ready(&mut ready, &step).await?;
         Ok(ready)
