@@ -20,10 +20,12 @@ sudo := sudo -E env "PATH=$(PATH)"
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E env PATH=$(PATH)
 endif
 
-# $(call timed,COMMANDS): runs them, says how long all of it took since make began, and passes the exit status on.
+# $(call timed,COMMANDS): runs them, and passes the exit status on. Says at the end, where it is looked for, once more what failed
+# tests said, and how long all of it took since make began.
 define timed
-@status=0; ( $(1) ) || status=$$?; \
-if [[ $$status == 0 ]]; then result=passed; else result=FAILED; fi; \
+@log=$$(mktemp); status=0; ( $(1) ) | tee "$$log" || status=$$?; \
+if [[ $$status == 0 ]]; then result=passed; else result=FAILED; awk '/^failures:$$/ { on = 1 } on; /^test result:/ { on = 0 }' "$$log"; fi; \
+rm -f "$$log"; \
 printf 'make %s: %s in %d s\n' '$@' "$$result" "$$(($$(date +%s) - $(started)))"; \
 exit $$status
 endef
