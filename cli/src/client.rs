@@ -49,12 +49,14 @@ impl Server {
 
     /// A client whose calls take no longer than this.
     pub fn connect_within(&self, timeout: Duration) -> Result<Client, Failure> {
-        if !reqwest::Url::parse(&self.url).is_ok_and(|url| url.has_host()) {
+        // As it is written from here on: its scheme in small letters.
+        let Some(url) = reqwest::Url::parse(&self.url).ok().filter(reqwest::Url::has_host) else {
             return Err(Failure::Usage(format!(
                 "--url {:?} is no address; it looks like http://127.0.0.1:7777",
                 self.url
             )));
-        }
+        };
+        let url = url.as_str().trim_end_matches('/').to_owned();
         let token = match &self.token {
             Some(token) => token.clone(),
             None if is_local(&self.url) => read_token()?,
@@ -65,9 +67,9 @@ impl Server {
         // The token goes to the server that was named, not to whatever the environment has for a proxy.
         let http = blocking::Client::builder().no_proxy().timeout(timeout);
         // Without TLS no certificates are looked for: a machine may have none.
-        let http = if self.url.starts_with("https:") { http } else { http.tls_certs_only([]) }.build();
+        let http = if url.starts_with("https:") { http } else { http.tls_certs_only([]) }.build();
         let http = http.map_err(|error| Failure::Unreachable(format!("no HTTP client: {error}")))?;
-        Ok(Client { http, url: self.url.trim_end_matches('/').to_owned(), token })
+        Ok(Client { http, url, token })
     }
 }
 
@@ -105,6 +107,16 @@ pub fn from_json<T: serde::de::DeserializeOwned>(reply: Value) -> Result<T, Fail
 }
 
 impl Client {
+    /// The address of a WebSocket as this client reaches the server: by TLS where it speaks TLS, which a server behind a proxy may
+    /// not know of.
+    pub fn socket_url(&self, url: &str) -> Result<String, Failure> {
+        let parsed = reqwest::Url::parse(url);
+        let parsed = parsed.map_err(|error| Failure::Unreachable(format!("the console's address {url:?}: {error}")))?;
+        let query = parsed.query().map(|query| format!("?{query}")).unwrap_or_default();
+        // http and ws, https and wss.
+        Ok(format!("{}{}{query}", self.url.replacen("http", "ws", 1), parsed.path()))
+    }
+
     /// Calls a method by its type.
     pub fn call<R: Rpc>(&self, request: &R) -> Result<R::Reply, Failure> {
         from_json(self.call_json(R::NAME, &to_json(request)?)?)
@@ -193,7 +205,20 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::is_local;
+    use super::{Server, is_local};
+
+    #[test]
+    fn a_console_is_reached_as_the_api_is() {
+        let socket = |url: &str| {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let server = Server { url: url.to_owned(), token: Some("t".to_owned()) };
+            server.connect().unwrap().socket_url("ws://10.0.0.1:7777/api/serial-console/1?ticket=2").unwrap()
+        };
+        let rest = "/api/serial-console/1?ticket=2";
+        assert_eq!(socket("http://127.0.0.1:7777/"), format!("ws://127.0.0.1:7777{rest}"));
+        assert_eq!(socket("HTTPS://Http.example"), format!("wss://http.example{rest}"));
+        assert_eq!(socket("https://a.example/vmyard/"), format!("wss://a.example/vmyard{rest}"));
+    }
 
     #[test]
     fn the_local_token_stays_local() {

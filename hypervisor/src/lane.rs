@@ -11,8 +11,7 @@
 //! A call whose caller has given up may still take effect: it is *late* until libvirt returns. Whoever takes something
 //! back waits until no call is late ([`Lane::settle`]), else the call could undo the undo.
 
-use crate::{Error, ErrorKind, Result, connector::Connector, error::kind_of, link::Link, sync::lock};
-use libvirt::Connect;
+use crate::{Error, ErrorKind, Result, connector::Connector, error::kind_of, link::Link, session::Session, sync::lock};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, PoisonError, Weak},
@@ -26,7 +25,7 @@ use uuid::Uuid;
 const CALLS_A_DOMAIN: usize = 2;
 
 /// What runs on a thread: it gets the thread's connection, or why there is none.
-type Job = Box<dyn FnOnce(std::result::Result<&Connect, String>) + Send>;
+type Job = Box<dyn FnOnce(std::result::Result<&Session, String>) + Send>;
 
 struct Shared {
     node: String,
@@ -125,7 +124,7 @@ impl Lane {
         deadline: Duration,
         doing: &str,
         domain: Option<Uuid>,
-        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         let end = tokio::time::Instant::now() + deadline;
         let error =
@@ -230,7 +229,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        let mut connection: Option<Connect> = None;
+        let mut session: Option<Session> = None;
         loop {
             let job = {
                 let mut queue = lock(&self.queue);
@@ -246,12 +245,12 @@ impl Shared {
             };
             // A panic must not cost the node a thread; the caller sees its channel closed.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let opened = match connection.take().filter(Connect::is_alive) {
-                    Some(connection) => Ok(connection),
-                    None => self.connector.open(),
+                let opened = match session.take().filter(|session| session.is_alive()) {
+                    Some(session) => Ok(session),
+                    None => self.connector.open().map(Session::new),
                 };
                 match opened {
-                    Ok(opened) => job(Ok(connection.insert(opened))),
+                    Ok(opened) => job(Ok(session.insert(opened))),
                     Err(reason) => job(Err(reason)),
                 }
             }));
@@ -275,7 +274,7 @@ mod tests {
         Lane::spawn("test", &connector, &link, THREADS).unwrap()
     }
 
-    fn sleep(seconds: f32) -> impl FnOnce(&Connect) -> libvirt::Result<()> + Send {
+    fn sleep(seconds: f32) -> impl FnOnce(&Session) -> libvirt::Result<()> + Send {
         move |_| {
             thread::sleep(Duration::from_secs_f32(seconds));
             Ok(())

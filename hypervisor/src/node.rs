@@ -3,10 +3,12 @@
 use crate::{
     Error, ErrorKind, Facts, IoError, NodeEvent, PowerEvent, Result, Status, VirtType,
     connector::Connector,
+    domain::{Helpers, is_helper},
     facts,
     lane::{Kind, Lane},
     link::Link,
     pauses::{PauseWatch, Pauses},
+    session::Session,
     sync::lock,
     uri::{self, NodeUri},
 };
@@ -25,6 +27,8 @@ pub(crate) const SLOW: Duration = Duration::from_secs(120);
 
 /// Threads for statistics: all but one may be kept by QEMUs that hang.
 const SAMPLERS: usize = 5;
+/// Jobs of QEMU's on a node at a time; more wait.
+const JOBS: usize = 4;
 /// Images copied on a node at a time.
 const COPIES: usize = 2;
 
@@ -37,6 +41,8 @@ pub struct NodeConfig {
     pub uri: NodeUri,
     /// How guests run.
     pub virt_type: VirtTypeSetting,
+    /// The installation of Vmyard: what it leaves behind on the node is told apart from what others leave by it.
+    pub owner: Uuid,
 }
 
 /// How guests are to run on a node.
@@ -63,6 +69,8 @@ struct Inner {
     control: Lane,
     /// Streams, which take as long as the bytes do.
     bulk: Lane,
+    /// Work of QEMU's on images and memory, which may take hours: it must delay neither short calls nor seeds.
+    jobs: Lane,
     /// Statistics, which wait for every QEMU of the node: one that hangs must delay nothing else. It keeps a thread, and the next
     /// call passes it over.
     sampler: Lane,
@@ -70,6 +78,7 @@ struct Inner {
     copies: Semaphore,
     facts: Arc<Mutex<Option<Facts>>>,
     pauses: Pauses,
+    helpers: Helpers,
 }
 
 impl Node {
@@ -101,7 +110,8 @@ impl Node {
         let connector = Arc::new(Connector::new(config.uri.secret()));
         let link = Arc::new(Link::spawn(&config.name, &connector, opened, changed)?);
         let lane = |threads| Lane::spawn(&config.name, &connector, &link, threads);
-        let (control, bulk, sampler) = (lane(4)?, lane(4)?, lane(SAMPLERS)?);
+        let (control, bulk, jobs, sampler) = (lane(4)?, lane(4)?, lane(JOBS)?, lane(SAMPLERS)?);
+        let helpers = Helpers::of(config.owner);
         Ok(Node {
             inner: Arc::new(Inner {
                 config,
@@ -109,10 +119,12 @@ impl Node {
                 link,
                 control,
                 bulk,
+                jobs,
                 sampler,
                 copies: Semaphore::new(COPIES),
                 facts,
                 pauses,
+                helpers,
             }),
         })
     }
@@ -130,6 +142,11 @@ impl Node {
     /// Whether the node is this machine.
     pub fn is_local(&self) -> bool {
         uri::is_local(self.inner.config.uri.secret())
+    }
+
+    /// Our helper domains on it.
+    pub(crate) fn helpers(&self) -> &Helpers {
+        &self.inner.helpers
     }
 
     /// Its URI with the password.
@@ -196,8 +213,8 @@ impl Node {
     /// Fails while a call is at work on the node whose caller has given up, and which is about this domain or about
     /// none: what it does may still come about, and must not be taken back before.
     pub fn settle(&self, domain: Option<Uuid>, doing: &str) -> Result<()> {
-        self.inner.control.settle(domain, doing)?;
-        self.inner.bulk.settle(domain, doing)
+        let lanes = [&self.inner.control, &self.inner.bulk, &self.inner.jobs];
+        lanes.into_iter().try_for_each(|lane| lane.settle(domain, doing))
     }
 
     /// A place among the copies at work on the node.
@@ -214,7 +231,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Domain) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let find = move |connection: &Connect| f(&connection.domain_by_uuid(domain.into_bytes())?);
+        let find = move |session: &Session| f(&session.domain(domain)?);
         self.inner.control.call(Kind::Changes, deadline, doing, Some(domain), find).await
     }
 
@@ -225,7 +242,7 @@ impl Node {
         doing: &str,
         f: impl FnOnce(&Domain) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let find = move |connection: &Connect| f(&connection.domain_by_uuid(domain.into_bytes())?);
+        let find = move |session: &Session| f(&session.domain(domain)?);
         self.inner.control.call(Kind::Asks, QUICK, doing, Some(domain), find).await
     }
 
@@ -234,7 +251,7 @@ impl Node {
         &self,
         deadline: Duration,
         doing: &str,
-        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.inner.control.call(Kind::Changes, deadline, doing, None, f).await
     }
@@ -243,7 +260,7 @@ impl Node {
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         doing: &str,
-        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.inner.control.call(Kind::Asks, QUICK, doing, None, f).await
     }
@@ -253,9 +270,20 @@ impl Node {
         &self,
         deadline: Duration,
         doing: &str,
-        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.inner.sampler.call(Kind::Asks, deadline, doing, None, f).await
+    }
+
+    /// A call that has QEMU work on images or memory, of this domain or of none.
+    pub(crate) async fn job<T: Send + 'static>(
+        &self,
+        domain: Option<Uuid>,
+        deadline: Duration,
+        doing: &str,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.jobs.call(Kind::Changes, deadline, doing, domain, f).await
     }
 
     /// A call that moves bytes.
@@ -263,7 +291,7 @@ impl Node {
         &self,
         deadline: Duration,
         doing: &str,
-        f: impl FnOnce(&Connect) -> libvirt::Result<T> + Send + 'static,
+        f: impl FnOnce(&Session) -> libvirt::Result<T> + Send + 'static,
     ) -> Result<T> {
         self.inner.bulk.call(Kind::Changes, deadline, doing, None, f).await
     }
@@ -287,6 +315,9 @@ fn subscribe(
     for kind in kinds {
         let (node, events, pauses) = (node.to_owned(), events.clone(), pauses.clone());
         let subscription = connection.subscribe(kind, move |event| {
+            if is_helper(&event.name) {
+                return;
+            }
             if let EventDetail::Lifecycle { event: change, .. } = &event.detail {
                 let stopped = *change == LifecycleEvent::Suspended;
                 if stopped || *change == LifecycleEvent::Resumed {

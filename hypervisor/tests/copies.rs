@@ -29,7 +29,12 @@ fn uri() -> String {
 }
 
 async fn node(name: &str) -> Node {
-    let config = NodeConfig { name: name.to_owned(), uri: NodeUri::new(&uri()), virt_type: VirtTypeSetting::default() };
+    let config = NodeConfig {
+        name: name.to_owned(),
+        uri: NodeUri::new(&uri()),
+        virt_type: VirtTypeSetting::default(),
+        owner: Uuid::nil(),
+    };
     let node = Node::spawn(config, mpsc::unbounded_channel().0).unwrap();
     node.reach(Duration::from_secs(20)).await.unwrap();
     node
@@ -155,7 +160,7 @@ async fn an_overlay_is_copied_with_its_header() {
     let length = lab.node.volume(lab.from, "overlay").await.unwrap().unwrap().physical;
     let copy = lab.node.copy_volume((lab.from, "overlay"), length, (lab.from, "copy"), "0600", |_| true).await.unwrap();
     assert_eq!((copy.format.as_str(), copy.capacity, &copy.backing), ("qcow2", 20 * MIB, &Some(backing.path)));
-    same(&overlay.path.into(), &copy.path.into());
+    same(&overlay.into(), &copy.path.into());
 }
 
 #[tokio::test]

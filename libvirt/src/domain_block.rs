@@ -126,6 +126,16 @@ impl Domain {
         Ok(())
     }
 
+    /// Begins to copy into a running domain's disk what it stands on, down to `base` (`None`: all), which it then stands on
+    /// alone, at most `bandwidth` MiB per second, 0 for no limit (`virDomainBlockRebase` without COPY). Errors: as
+    /// [`Domain::block_commit`].
+    pub fn block_rebase(&self, disk: &str, base: Option<&str>, bandwidth: u64) -> Result<()> {
+        let (disk, base) = (cstr(disk)?, opt_cstr(base)?);
+        // SAFETY: a live domain; C strings (the second may be null) that live during the call.
+        check(unsafe { sys::virDomainBlockRebase(self.as_ptr(), disk.as_ptr(), opt_ptr(&base), bandwidth, 0) })?;
+        Ok(())
+    }
+
     /// Ends the job on a disk: gives it up, or with [`BLOCK_JOB_PIVOT`](crate::flags::BLOCK_JOB_PIVOT) switches a job
     /// that is ready over (`virDomainBlockJobAbort`). Waits for the end unless
     /// [`BLOCK_JOB_ASYNC`](crate::flags::BLOCK_JOB_ASYNC). Errors: BLOCK_COPY_ACTIVE (not ready), INVALID_ARG or

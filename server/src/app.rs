@@ -50,6 +50,8 @@ pub struct Parts {
     pub config: Config,
     /// The database.
     pub store: Store,
+    /// Which installation this is.
+    pub installation: Uuid,
     /// The nodes.
     pub nodes: Nodes,
     /// The VMs, as last seen.

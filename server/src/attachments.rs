@@ -42,14 +42,14 @@ pub fn disk(volume: &VolumeRecord, device: &str) -> DataDisk {
     }
 }
 
-/// Forgets a VM with its system volumes and those that were marked to go with it; the others are nobody's from then on.
+/// Forgets a VM whose domain is gone, with its system volumes and those that were marked to go with it; the others are nobody's from then on.
 pub async fn forget_vm(app: &App, vm: Uuid) -> Result<()> {
     let volumes = app.store.volumes_of_vm(vm).await?;
     app.store.forget_vm(vm).await?;
     for volume in volumes {
         sync(app, volume.id).await?;
     }
-    app.index.drop_record(vm);
+    app.index.forget_vm(vm);
     app.credential_checks.forget_vm(vm);
     Ok(())
 }

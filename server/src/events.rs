@@ -9,8 +9,15 @@ use crate::{
 };
 use api::{Time, event::EventKind};
 use serde_json::json;
-use std::{collections::VecDeque, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// Clients that follow the events at a time: each reads the store whenever something happens.
@@ -21,6 +28,9 @@ const WAITING: usize = 10_000;
 const AT_ONCE: usize = 500;
 /// The time between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
+/// What is known of definitions and is nothing new to anybody is written so much later, with what comes until then: the tasks that
+/// have made them what they are want to be written first.
+const LATER: Duration = Duration::from_millis(500);
 
 /// Where events are told. Cheap to clone.
 #[derive(Clone)]
@@ -91,35 +101,82 @@ pub fn of_vm(kind: EventKind, vm: Uuid, name: &str, node: &str, what: &str, deta
 
 /// Runs until nobody can tell anything any more: writes what is told. What can't be written is tried again.
 pub async fn write_for_ever(store: Store, mut told: Told) {
-    let (mut waiting, mut lost): (VecDeque<Note>, u64) = (VecDeque::new(), 0);
+    let mut waiting = Waiting::default();
     let mut received = Vec::new();
     loop {
-        if waiting.is_empty() {
-            if told.recv_many(&mut received, AT_ONCE).await == 0 {
-                return;
-            }
-            waiting.extend(received.drain(..));
-        } else {
+        if !waiting.notes.is_empty() {
             // The last attempt has failed.
             tokio::time::sleep(PAUSE).await;
             while let Ok(note) = told.try_recv() {
-                match waiting.len() < WAITING {
-                    true => waiting.push_back(note),
-                    false => lost += 1,
+                waiting.take(note);
+            }
+        } else {
+            let due = waiting.due.unwrap_or_else(Instant::now);
+            tokio::select! {
+                count = told.recv_many(&mut received, AT_ONCE) => {
+                    if count == 0 {
+                        return write_definitions(&store, &mut waiting).await;
+                    }
+                    received.drain(..).for_each(|note| waiting.take(note));
+                }
+                () = tokio::time::sleep_until(due), if waiting.due.is_some() => {
+                    write_definitions(&store, &mut waiting).await;
                 }
             }
         }
         let written = async {
-            write(&store, &mut waiting).await?;
+            write(&store, &mut waiting.notes).await?;
+            let lost = waiting.lost;
             if lost > 0 {
                 let message = format!("{lost} events could not be written, and are lost");
                 store.insert_events(&[general(EventKind::EventsLost, message, json!({"count": lost}))]).await?;
-                lost = 0;
+                waiting.lost = 0;
             }
             crate::Result::Ok(())
         };
         if let Err(error) = written.await {
-            tracing::warn!(%error, waiting = waiting.len(), lost, "events can't be written now");
+            tracing::warn!(%error, waiting = waiting.notes.len(), lost = waiting.lost, "events can't be written now");
+        }
+    }
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Waiting {
+    notes: VecDeque<Note>,
+    /// How many were too many.
+    lost: u64,
+    /// What is known of definitions, without anything to tell.
+    definitions: HashMap<Uuid, Definition>,
+    /// When these are written, if there are any.
+    due: Option<Instant>,
+}
+
+impl Waiting {
+    fn take(&mut self, note: Note) {
+        match note {
+            Note::Definition(vm, definition, None) => {
+                self.definitions.insert(vm, definition);
+                self.due = self.due.or_else(|| Some(Instant::now() + LATER));
+            }
+            _ if self.notes.len() >= WAITING => self.lost += 1,
+            note => {
+                if let Note::Definition(vm, ..) = &note {
+                    self.definitions.remove(vm);
+                }
+                self.notes.push_back(note);
+            }
+        }
+    }
+}
+
+async fn write_definitions(store: &Store, waiting: &mut Waiting) {
+    waiting.due = None;
+    match store.know(&waiting.definitions, None).await {
+        Ok(()) => waiting.definitions.clear(),
+        Err(error) => {
+            tracing::warn!(%error, "what is known of definitions can't be written now");
+            waiting.due = Some(Instant::now() + PAUSE);
         }
     }
 }
@@ -128,7 +185,7 @@ pub async fn write_for_ever(store: Store, mut told: Told) {
 async fn write(store: &Store, waiting: &mut VecDeque<Note>) -> crate::Result<()> {
     while let Some(first) = waiting.front() {
         if let Note::Definition(vm, definition, told) = first {
-            store.know(*vm, definition, told.clone()).await?;
+            store.know(&HashMap::from([(*vm, definition.clone())]), told.clone()).await?;
             waiting.pop_front();
             continue;
         }

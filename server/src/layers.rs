@@ -58,12 +58,22 @@ pub async fn settle_snapshot(
     if disks.power != Power::Off && !moves.iter().any(on_new) {
         node.take_back_overlays(record.vm, &switches(moves)).await?;
     }
-    if moves.iter().all(on_new) {
+    // libvirt 9.0 takes one of a domain that has just gone off without its memory, and calls that well. It never ran on the new images.
+    let whole = disks.power != Power::Off || has_memory(node, record).await?;
+    if whole && moves.iter().all(on_new) {
         node.switch_disks(record.vm, &switches(moves)).await?;
         app.store.snapshot_is_ready(record, moves, task, None).await?;
         return sync(app, moves).await;
     }
     switch_back(node, record.vm, moves).await
+}
+
+/// Whether the file with a snapshot's memory is there, if it is one with memory.
+pub async fn has_memory(node: &Node, record: &SnapshotRecord) -> Result<bool> {
+    let Some(memory) = &record.spec.memory else { return Ok(true) };
+    // libvirt writes it without telling its pool.
+    node.refresh_pool(memory.pool).await?;
+    Ok(node.volume(memory.pool, &memory.file).await?.is_some())
 }
 
 /// Puts the disks of a domain's definition back on the images that they were on.

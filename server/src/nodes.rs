@@ -35,10 +35,15 @@ pub struct Member {
 }
 
 impl Member {
-    /// A node that is enabled and was added; it begins to be connected to, and tells its events there.
-    pub fn connect(name: &str, settings: NodeSettings, events: mpsc::UnboundedSender<NodeEvent>) -> Result<Member> {
-        let config =
-            NodeConfig { name: name.to_owned(), uri: settings.uri.clone(), virt_type: settings.virt_type.into() };
+    /// A node of an installation that is enabled and was added; it begins to be connected to, and tells its events there.
+    pub fn connect(
+        name: &str,
+        settings: NodeSettings,
+        owner: Uuid,
+        events: mpsc::UnboundedSender<NodeEvent>,
+    ) -> Result<Member> {
+        let (uri, virt_type) = (settings.uri.clone(), settings.virt_type.into());
+        let config = NodeConfig { name: name.to_owned(), uri, virt_type, owner };
         let node = Node::spawn(config, events).map_err(|error| Error::Internal(format!("node {name}: {error}")))?;
         let (scanning, gone) = (Arc::default(), CancellationToken::new());
         Ok(Member { node, settings, enabled: true, configured: false, scanning, gone })

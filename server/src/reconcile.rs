@@ -225,9 +225,11 @@ async fn scan_and_go_on(app: &App, node: &Node, came_up: Option<Instant>) {
     });
 }
 
-/// Makes the pools and the network that VMs need where there are none; one that can't be made keeps no other.
+/// Ends what was left half done, and makes the pools and the network that VMs need where there are none; one that can't be made
+/// keeps no other.
 async fn prepare(app: &App, Member { node, settings, .. }: &Member) {
     for made in [
+        node.end_left_helpers().await,
         node.ensure_pool("default", &settings.default_pool_path).await,
         node.ensure_pool(seeds::POOL, &settings.seed_pool_path).await,
         node.ensure_network("default").await,

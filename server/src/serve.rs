@@ -116,7 +116,7 @@ async fn start(mut config: Config) -> Result<App> {
     for (name, settings, configured) in configured.chain(added) {
         // The configuration file's goes before one of the same name that was added.
         if nodes.find(&name).is_none() {
-            let mut member = Member::connect(&name, settings, sender.clone())?;
+            let mut member = Member::connect(&name, settings, installation, sender.clone())?;
             (member.enabled, member.configured) = (!disabled.contains(&name_key(&name)), configured);
             nodes.insert(member);
         }
@@ -136,6 +136,7 @@ async fn start(mut config: Config) -> Result<App> {
     let app = App::new(Parts {
         config,
         store,
+        installation,
         nodes,
         index,
         node_events: sender,

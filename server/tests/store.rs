@@ -20,9 +20,9 @@ use api::{
 use server::{
     Error,
     store::{
-        Boot, CheckRecord, ClientToken, CopyRecord, EventFilter, EventRange, Made, NewEvent, Reserved, Store,
-        TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec, VolumePhase,
-        VolumeRecord, VolumeRole,
+        Boot, CheckRecord, ClientToken, CopyRecord, EventFilter, EventRange, Made, NewEvent, Reserved, StepBegun,
+        Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec,
+        VolumePhase, VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -223,20 +223,28 @@ async fn behaves(store: &Store) {
 
     // VMs and volumes.
     let mut web = vm("web", base.id);
-    store.insert_vm(&web, &first_step(store).await).await.unwrap();
+    let being_made = |vm: &VmRecord, name, template| VolumeRecord {
+        phase: VolumePhase::Creating,
+        ..volume(vm, VolumeRole::System, name, template)
+    };
+    let system = being_made(&web, "system", Some(base.id));
+    let foretelling = first_step(store).await;
+    let next = step(foretelling.task, 1, "make-system-disk", Some("{}".into()), None);
+    store.insert_vm(&web, &system, &StepBegun { foretold: vec![next], ..foretelling }).await.unwrap();
     let taken = first_step(store).await;
-    assert!(matches!(store.insert_vm(&vm("WEB", base.id), &taken).await, Err(Error::AlreadyExists { .. })));
+    let (other, its) = (vm("WEB", base.id), being_made(&web, "its", None));
+    assert!(matches!(store.insert_vm(&other, &its, &taken).await, Err(Error::AlreadyExists { .. })));
     assert_eq!(store.steps(taken.task).await.unwrap().len(), 0, "what has not come about has not begun");
     assert_eq!(store.vms().await.unwrap(), [web.clone()]);
-    let system = volume(&web, VolumeRole::System, "system", Some(base.id));
+    assert_eq!(store.volumes().await.unwrap(), std::slice::from_ref(&system));
     let data = volume(&web, VolumeRole::Data, "data", None);
-    store.insert_volume(&system).await.unwrap();
     store.insert_volume(&data).await.unwrap();
     assert_eq!(store.volumes_on_template(base.id).await.unwrap(), 1);
     assert!(!store.mark_template_deleting(base.id).await.unwrap(), "a disk stands on it");
     let mut stale = web.clone();
     let making = first_step(store).await;
     store.vm_is_ready(&mut web, &making).await.unwrap();
+    assert_eq!(store.volume(system.id).await.unwrap().unwrap().phase, VolumePhase::Ready);
     assert_eq!(store.steps(making.task).await.unwrap().len(), 1);
     assert!(store.mark_vm_deleting(&mut stale, true, &[]).await.is_err(), "its revision is old");
     a_vm_is_changed(store, &mut web, &mut stale).await;
@@ -257,11 +265,11 @@ async fn behaves(store: &Store) {
     assert_eq!((left[0].id, left[0].vm, &left[0].device), (data.id, None, &None));
     // Nothing new may stand on what goes.
     let late = vm("late", base.id);
-    store.insert_vm(&late, &first_step(store).await).await.unwrap();
     assert!(store.mark_template_deleting(base.id).await.unwrap());
-    let refused = store.insert_volume(&volume(&late, VolumeRole::System, "late", Some(base.id))).await;
+    let disk = being_made(&late, "late", Some(base.id));
+    let refused = store.insert_vm(&late, &disk, &first_step(store).await).await;
     assert!(matches!(refused, Err(Error::WrongState { .. })), "{refused:?}");
-    store.forget_vm(late.id).await.unwrap();
+    assert_eq!(store.vms().await.unwrap(), []);
     store.forget_template(base.id).await.unwrap();
     store.forget_template(base.id).await.unwrap();
 
@@ -341,7 +349,8 @@ async fn a_vm_is_changed(store: &Store, web: &mut VmRecord, stale: &mut VmRecord
     store.insert_task(&task, None, None).await.unwrap();
     store.insert_step(&step(task.id, 0, "change-definition", Some("{}".into()), None)).await.unwrap();
     let other = vm("other", web.spec.template.unwrap());
-    store.insert_vm(&other, &first_step(store).await).await.unwrap();
+    let disk = volume(&other, VolumeRole::System, "other", None);
+    store.insert_vm(&other, &disk, &first_step(store).await).await.unwrap();
     let mut taken = VmRecord { name: "OTHER".into(), ..web.clone() };
     assert!(matches!(store.change_vm(&mut taken, task.id, "{}").await, Err(Error::AlreadyExists { .. })));
     assert!(store.change_vm(stale, task.id, "{}").await.is_err(), "its revision is old");
@@ -522,7 +531,6 @@ async fn ledger(store: &Store) {
     let base = template("ledger");
     store.insert_template(&base).await.unwrap();
     let owner = vm("ledger", base.id);
-    store.insert_vm(&owner, &first_step(store).await).await.unwrap();
     let making = task();
     store.insert_task(&making, None, None).await.unwrap();
     let made = |kind, pool, file: String| Made { kind, node: "local".into(), pool, file };
@@ -557,7 +565,7 @@ async fn ledger(store: &Store) {
     store.forget_tasks_before(Time(Time::now().0 + 60_000)).await.unwrap();
     assert_eq!(known().await.len(), all.len());
 
-    store.insert_volume(&system).await.unwrap();
+    store.insert_vm(&owner, &system, &first_step(store).await).await.unwrap();
     store.insert_volume(&data).await.unwrap();
     store.forget_vm(owner.id).await.unwrap();
     let left: Vec<_> = known().await.into_iter().map(|record| record.made).collect();

@@ -10,6 +10,7 @@ mod list;
 mod metrics;
 mod modify;
 mod screen;
+mod seen;
 mod show;
 mod top;
 mod xml;

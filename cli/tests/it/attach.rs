@@ -313,12 +313,13 @@ fn what_goes_through_is_limited() {
     assert!(slow > 5.0, "{slow} s");
     // It stays through snapshots and merges, and what is not named stays.
     vm.ok("create-snapshot", json!({"name": "between"}));
-    vm.ok("delete-snapshot", json!({"snapshot": "between"}));
+    assert_eq!(vm.ok("delete-snapshot", json!({"snapshot": "between"}))["pending"], Value::Null);
     let tuned = || lab.node.virsh(&["blkdeviotune", vm.created["domain"].as_str().unwrap(), "vdb"]);
     assert!(tuned().contains(&format!("write_bytes_sec: {}", 1 << 20)), "{}", tuned());
     assert_eq!(vm.describe()["disks"][1]["limits"], limits);
     let slow = write();
-    assert!(slow > 5.0, "{slow} s");
+    // Whether it lasts tells a limit that is gone from a queue that QEMU has let go at once, as it does when a disk's images change.
+    assert!(slow > 5.0, "{slow} s, and then {} s; {}", write(), tuned());
     assert!(defined(&vm).contains("<read_iops_sec>900</read_iops_sec>"));
     let field = |more: Value| {
         let mut body = json!({"device": "vdb"});

@@ -1,18 +1,16 @@
 //! The command line's calls that change something: not waited for, waited for later, cancelled, watched on a terminal.
 
-use crate::lab::{Lab, TestVm, eventually, large_image, server::VMYARD};
+use crate::lab::{Lab, TestVm, large_image, server::VMYARD, shown::Shown};
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
+    io::Write,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    time::Duration,
 };
 
 /// A command on a terminal of its own.
 struct Terminal {
     child: Child,
-    seen: Arc<Mutex<Vec<u8>>>,
+    shown: Shown,
 }
 
 impl Terminal {
@@ -22,42 +20,33 @@ impl Terminal {
         let mut command: Command = lab.server.command("script");
         command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let writer = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = output.read(&mut buffer) {
-                writer.lock().unwrap().extend_from_slice(&buffer[..n]);
-            }
-        });
-        Terminal { child, seen }
-    }
-
-    /// All that was written to it.
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+        let shown = Shown::of(&mut child);
+        Terminal { child, shown }
     }
 
     #[track_caller]
     fn shows(&self, text: &str) {
-        eventually(&format!("the terminal shows {text}"), Duration::from_secs(60), || {
-            self.text().contains(text).then_some(())
-        });
+        self.shown.wait_for(text);
     }
 
     fn press_ctrl_c(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
     }
 
-    /// Waits for its end. Returns the exit code, and what is left to be seen on the last line or lines.
-    fn end(mut self) -> (i32, String) {
-        let code = self.child.wait().unwrap().code().unwrap();
-        // What is in the pipe yet.
-        std::thread::sleep(Duration::from_millis(200));
-        let text = self.text();
-        (code, text.rsplit("\x1b[K").next().unwrap().replace('\r', ""))
+    /// Waits for its end. Returns the exit code, and all that was written to it.
+    fn whole(mut self) -> (i32, String) {
+        (self.child.wait().unwrap().code().unwrap(), self.shown.all())
     }
+
+    /// The same, with what is left to be seen on the last line or lines.
+    fn end(self) -> (i32, String) {
+        let (code, text) = self.whole();
+        (code, last(&text))
+    }
+}
+
+fn last(text: &str) -> String {
+    text.rsplit("\x1b[K").next().unwrap().replace('\r', "")
 }
 
 /// A stop that waits for a guest in its firmware, which doesn't hear the power button.
@@ -112,10 +101,9 @@ fn a_terminal_shows_how_far_it_is() {
     let terminal = Terminal::run(&lab, &register);
     terminal.shows("register-template large: ");
     terminal.shows("] ");
-    let seen = Arc::clone(&terminal.seen);
-    let (code, last) = terminal.end();
+    let (code, seen) = terminal.whole();
+    let last = last(&seen);
     assert!(code == 0 && last.starts_with("template large (") && last.ends_with(") is ready\n"), "{code} {last:?}");
-    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
     assert!(seen.contains("[##########") && seen.contains(" % "), "{seen}");
 
     // The same errors as elsewhere: those of the checks, and those of the work.

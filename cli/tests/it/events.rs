@@ -116,6 +116,18 @@ fn what_happens_to_a_vm() {
 }
 
 #[test]
+fn a_vm_that_is_deleted_is_nobody_elses_on_its_way_out() {
+    let mut lab = Lab::own();
+    // Without them its node's word that the domain is gone always comes too late.
+    lab.server.kill_and_restart(&[("VMYARD_DEAF", "1")]);
+    lab.create("leaving").delete();
+    let mut told = Follower::of(&lab.server, "?after=0");
+    let told = told.until(is("vm-removed"));
+    let states: Vec<String> = shorts(&told).into_iter().filter(|short| short.starts_with("vm-state")).collect();
+    assert_eq!(states, ["vm-state creating>shutoff", "vm-state shutoff>deleting"]);
+}
+
+#[test]
 fn a_task_that_fails_says_why() {
     let lab = Lab::own();
     let vm = lab.create("failing");

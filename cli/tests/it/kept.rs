@@ -7,6 +7,20 @@ use crate::{
 use serde_json::{Value, json};
 use std::fs;
 
+/// What others have put in, and stays. Comments stay where libvirt keeps them itself, in the metadata.
+const KEPT: [&str; 8] = [
+    "<cputune>",
+    "<nosharepages/>",
+    "<a:e>f</a:e>",
+    "<!-- a word -->",
+    "bus='usb'",
+    "VMYARD_TEST",
+    "passwd='",
+    "passwdValidTo=",
+];
+/// What a domain can't be started with where there are no such pages.
+const HUGE: &str = "    <hugepages/>\n";
+
 /// A definition without what a change of size, name, tags and description is about.
 fn rest(xml: &str) -> String {
     // libvirt puts our element behind the others.
@@ -24,11 +38,15 @@ fn what_others_put_into_the_domain_stays() {
     let lab = Lab::shared();
     let vm = lab.create_with("rich", json!({"max_vcpus": 2, "max_memory_mib": 256}));
     let rich = definition(&lab, domain(&vm))
+        .replace("  <vcpu ", &format!("  <memoryBacking>\n{HUGE}    <nosharepages/>\n  </memoryBacking>\n  <vcpu "))
         .replace(
             "  <os>",
             "  <cputune>\n    <shares>512</shares>\n    <vcpupin vcpu='0' cpuset='0'/>\n  </cputune>\n  <os>",
         )
-        .replace("  </metadata>", "    <a:b xmlns:a=\"urn:other\" c=\"&lt;d&gt;\"><a:e>f</a:e></a:b>\n  </metadata>")
+        .replace(
+            "  </metadata>",
+            "    <a:b xmlns:a=\"urn:other\" c=\"&lt;d&gt;\"><!-- a word --><a:e>f</a:e></a:b>\n  </metadata>",
+        )
         .replace(
             "  </devices>",
             "    <serial type='null'/>\n    <controller type='usb' model='qemu-xhci'/>\n    \
@@ -42,7 +60,7 @@ fn what_others_put_into_the_domain_stays() {
     lab.node.virsh(&["autostart", domain(&vm)]);
     let change = |vm: &TestVm, step: u64| {
         let before = definition(&lab, domain(vm));
-        for kept in ["<cputune>", "<a:e>f</a:e>", "bus='usb'", "VMYARD_TEST", "passwd='", "passwdValidTo="] {
+        for kept in KEPT {
             assert!(before.contains(kept), "{kept}: {before}");
         }
         let name = lab.name("richer");
@@ -60,6 +78,10 @@ fn what_others_put_into_the_domain_stays() {
     };
     change(&vm, 0);
     there_and_back(&lab, &vm);
+    let huge = definition(&lab, domain(&vm));
+    assert!(huge.contains(HUGE), "{huge}");
+    fs::write(&file, huge.replace(HUGE, "")).unwrap();
+    lab.node.virsh(&["define", file.to_str().unwrap()]);
     lab.ok("start-vm", json!({"vm": vm.id}));
     change(&vm, 1);
     there_and_back(&lab, &vm);
@@ -105,7 +127,7 @@ fn there_and_back(lab: &Lab, vm: &TestVm) {
     }
     lab.ok("attach-iso", with_id(json!({"iso": iso})));
     let between = definition(lab, domain(vm));
-    for kept in ["<cputune>", "<a:e>f</a:e>", "bus='usb'", "VMYARD_TEST", "passwd='", "passwdValidTo="] {
+    for kept in KEPT {
         assert!(between.contains(kept), "{kept}: {between}");
     }
     lab.ok("eject-iso", with_id(json!({})));

@@ -1,6 +1,10 @@
 //! What happens on a node outside of Vmyard is seen: by events, and by scans where events don't tell.
 
-use crate::lab::{Lab, eventually};
+use crate::{
+    crash::nothing_is_left,
+    lab::{Lab, eventually},
+    snapshots::{agrees, with_data},
+};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -171,4 +175,37 @@ fn libvirtd_restarted_again_and_again_under_load() {
     });
     println!("{} calls; files, threads and MiB: {before:?} before, {after:?} after", calls.into_inner());
     assert!(after.2 < before.2 + 20, "{before:?} {after:?}");
+}
+
+/// A copy or a backup of a disk that somebody makes with other tools goes on; what can't be done beside it waits.
+#[test]
+fn a_block_job_of_somebody_else_is_left_alone() {
+    let lab = Lab::own();
+    let (vm, data) = with_data(&lab, "copied");
+    let vm = vm.start().ready();
+    vm.ok("create-snapshot", json!({"name": "a"}));
+    let (domain, copy) = (vm.created["domain"].as_str().unwrap(), lab.node.dir.join("copy.qcow2"));
+    lab.node.virsh(&["blockcopy", domain, "vdb", copy.to_str().unwrap(), "--format", "qcow2", "--transient-job"]);
+    let is_there = || lab.node.virsh(&["dumpxml", domain]).contains("<mirror type='file'");
+    assert!(is_there());
+    let gone = vm.ok("delete-snapshot", json!({"snapshot": "a"}));
+    assert!(gone["pending"].as_str().unwrap().contains("block job"), "{gone}");
+    for (method, body) in [
+        ("create-snapshot", json!({"vm": vm.id, "name": "b"})),
+        ("resize-volume", json!({"volume": data["id"], "size_gib": 2})),
+    ] {
+        let answer = lab.server.call(method, body);
+        assert!([409, 422].contains(&answer.status), "{method}: {answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains("block"), "{method}: {answer:?}");
+    }
+    assert!(is_there());
+    lab.node.virsh(&["blockjob", domain, "vdb", "--abort"]);
+    eventually("it is merged", Duration::from_secs(100), || {
+        (lab.ok("list-snapshots", json!({"vm": vm.id}))["total"] == 0).then_some(())
+    });
+    agrees(&lab, &vm.name);
+    lab.ok("stop-vm", json!({"vm": vm.id, "force": true}));
+    lab.ok("delete-vm", json!({"vm": vm.id, "delete_volumes": true}));
+    std::mem::forget(vm);
+    nothing_is_left(&lab, "a disk that somebody copied");
 }

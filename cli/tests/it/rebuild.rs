@@ -325,7 +325,8 @@ fn nodes_that_were_added_are_found_again() {
     assert!(lab.server.terminate());
     lose(&lab);
     let done = ok(&lab, &["rebuild"]);
-    assert!(done.contains("node local: ") && done.contains("node second: ") && done.contains("knows 1 VMs"), "{done}");
+    let all = done.contains("node local: ") && done.contains("node second: ") && done.contains("knows 1 VMs");
+    assert!(all, "{done}\n{}", lab.server.log());
     lab.server = Server::start(&lab.dir.path, &[]);
     let node = lab.ok("describe-node", json!({"node": "second"}));
     assert_eq!((&node["enabled"], &node["configured"]), (&json!(false), &json!(false)));
@@ -339,4 +340,21 @@ fn nodes_that_were_added_are_found_again() {
     assert!(code == 1 && text.contains("node second") && text.contains("--without"), "{text}");
     let done = ok(&lab, &["rebuild", "--without", "second"]);
     assert!(done.contains("knows 0 VMs"), "{done}");
+}
+
+#[test]
+fn a_stop_writes_what_could_not_be_written_before() {
+    let mut lab = Lab::own();
+    let seeds = lab.node.dir.join("pools/seeds");
+    let away = seeds.with_extension("away");
+    let refused = || lab.server.log().matches("the manifest of a node is not written yet").count();
+    fs::rename(&seeds, &away).unwrap();
+    lab.ok("create-keypair", json!({"name": "late"}));
+    // After the third the node is left alone for four seconds.
+    eventually("attempts have failed", Duration::from_secs(30), || (refused() >= 3).then_some(()));
+    fs::rename(&away, &seeds).unwrap();
+    // libvirt has stopped a pool that it could not look at.
+    lab.node.virsh(&["pool-start", "vmyard-seeds"]);
+    lose_and_rebuild(&mut lab);
+    lab.ok("describe-keypair", json!({"keypair": "late"}));
 }

@@ -1,14 +1,9 @@
 //! Serial lines of VMs: what was said before, many who watch and one who types, and what befalls a session.
 
 use crate::access::{called_with, token};
-use crate::lab::{Lab, Socket, TestVm, eventually, http_client};
+use crate::lab::{Lab, Socket, TestVm, eventually, http_client, shown::Shown};
 use serde_json::{Value, json};
-use std::{
-    io::{Read, Write},
-    process::Stdio,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io::Write, process::Stdio, time::Duration};
 
 const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "vmyard.serial.v1");
 const SOON: Duration = Duration::from_secs(30);
@@ -250,6 +245,62 @@ fn it_survives_the_server_and_libvirtd() {
 }
 
 #[test]
+fn the_command_line_goes_on_when_the_server_is_back() {
+    let mut lab = Lab::own();
+    let vm = with_user(&lab, "again");
+    vm.run("for n in 1 2 3; do echo was-$((n+40)); done >/dev/ttyS0");
+    let mut watcher = lab.server.command(crate::lab::server::VMYARD);
+    let mut watcher = watcher
+        .args(["vm", "console", &vm.name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shown = Shown::of(&mut watcher);
+    let mut keys = watcher.stdin.take().unwrap();
+    for (key, then) in
+        [("\r", "login: "), ("alice\r", "assword:"), ("wonderland\r", "$ "), ("echo a-$((1+1))\r", "a-2")]
+    {
+        keys.write_all(key.as_bytes()).unwrap();
+        shown.wait_for(then);
+    }
+    let name = vm.name.clone();
+    std::mem::forget(vm);
+    // Killed, and told to stop.
+    for (round, stopped) in [false, true].into_iter().enumerate() {
+        if stopped {
+            assert!(lab.server.terminate());
+        }
+        lab.server.kill_and_restart_there();
+        let mark = format!("b-{}", round + 10);
+        eventually("it takes keys again", SOON, || {
+            keys.write_all(format!("echo b-$(({round}+10))\r").as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            shown.text().contains(&mark).then_some(())
+        });
+    }
+    let all = shown.text();
+    for once in ["tiny: ready", "was-41", "was-43", "a-2"] {
+        assert_eq!(all.matches(once).count(), 1, "{once}: {all}");
+    }
+    // A VM that is never quiet, too.
+    keys.write_all(b"n=0; while :; do n=$((n+1)); echo c-$n-c; usleep 100000; done\r").unwrap();
+    shown.wait_for("c-20-c");
+    lab.server.kill_and_restart_there();
+    let line = shown.text().matches("-c\r").count();
+    shown.wait_for(&format!("c-{}-c", line + 100));
+    assert_eq!(shown.text().matches("c-20-c").count(), 1);
+    lab.ok("stop-vm", json!({"vm": name, "force": true}));
+    let output = watcher.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("the VM is off"), "{said}");
+    assert_eq!(said.matches("; trying again]").count(), 3, "{said}");
+    assert!(said.contains("[the server stops; trying again]"), "{said}");
+    lab.ok("delete-vm", json!({"vm": name}));
+}
+
+#[test]
 fn fifty_watch_and_one_does_not_read() {
     let lab = Lab::own();
     let vm = with_user(&lab, "crowd");
@@ -388,16 +439,8 @@ fn by_the_command_line() {
         .spawn()
         .unwrap();
     let mut keys = terminal.stdin.take().unwrap();
-    let shown = Arc::new(Mutex::new(Vec::new()));
-    let (mut screen, seen) = (terminal.stdout.take().unwrap(), Arc::clone(&shown));
-    let reader = std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = screen.read(&mut buffer) {
-            seen.lock().unwrap().extend_from_slice(&buffer[..length]);
-        }
-    });
-    let text = || String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
-    let shows = |what: &str| eventually(what, Duration::from_secs(60), || text().contains(what).then_some(()));
+    let shown = Shown::of(&mut terminal);
+    let shows = |what: &str| shown.wait_for(what);
     shows("Ctrl-] leaves");
     shows("tiny: ready");
     for (key, then) in [("\r", "login: "), ("alice\r", "assword:"), ("wonderland\r", "$ "), ("sleep 60\r", "sleep 60")]
@@ -408,7 +451,7 @@ fn by_the_command_line() {
     // Ctrl-C is the guest's.
     keys.write_all(b"\x03").unwrap();
     eventually("the prompt is back", Duration::from_secs(60), || {
-        text().split_once("sleep 60")?.1.contains("$ ").then_some(())
+        shown.text().split_once("sleep 60")?.1.contains("$ ").then_some(())
     });
     keys.write_all(b"echo still-$((40+2))\r").unwrap();
     shows("still-42");
@@ -431,8 +474,7 @@ fn by_the_command_line() {
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     assert!(code == Some(0) && out.contains("still-42") && out.contains("the VM is off"), "{code:?} {out}");
-    reader.join().unwrap();
-    shows("goodbye");
+    assert!(shown.all().contains("goodbye"));
     let recorded = std::fs::read_to_string(&cast).unwrap();
     assert!(recorded.starts_with("{") && recorded.contains("still-42"));
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A VM with a data volume that has a file system of its own kind: bytes at places.
-fn with_data<'a>(lab: &'a Lab, name: &str) -> (TestVm<'a>, Value) {
+pub fn with_data<'a>(lab: &'a Lab, name: &str) -> (TestVm<'a>, Value) {
     let vm = lab.create(name);
     let data = lab.ok("create-volume", json!({"name": lab.name("data"), "size_gib": 1}));
     vm.ok("attach-volume", json!({"volume": data["id"]}));
@@ -428,27 +428,4 @@ fn templates_are_made_of_them() {
         lab.ok("delete-template", json!({"template": name}));
     }
     crate::crash::nothing_is_left(&lab, "templates of snapshots");
-}
-
-#[test]
-fn on_another_machine_they_are_merged_when_the_vm_runs() {
-    let lab = Lab::remote();
-    let vm = lab.create("far");
-    for name in ["one", "two"] {
-        vm.ok("create-snapshot", json!({"name": name}));
-    }
-    let gone = vm.ok("delete-snapshot", json!({"snapshot": "one"}));
-    assert!(gone["pending"].as_str().unwrap().contains("when the VM runs"), "{gone}");
-    let from = json!({"vm": vm.id, "snapshot": "two", "name": "own", "independent": true});
-    lab.err("create-vm-from-snapshot", from, 422, "unsupported");
-    vm.ok("revert-to-snapshot", json!({"snapshot": "two"}));
-    let vm = vm.start().ready();
-    eventually("it is merged", Duration::from_secs(120), || {
-        (lab.ok("list-snapshots", json!({"vm": vm.id}))["total"] == 1).then_some(())
-    });
-    agrees(&lab, &vm.name);
-    assert_eq!(vm.ok("delete-snapshot", json!({"snapshot": "two"}))["pending"], Value::Null);
-    assert_eq!(vm.run("echo still here"), "still here");
-    vm.delete();
-    crate::crash::nothing_is_left(&lab, "snapshots on another machine");
 }

@@ -3,13 +3,13 @@
 //! The guests have nothing to boot: what a guest would write to a running disk is written through its QEMU.
 
 mod behind;
-mod scene;
+pub mod scene;
 
 use crate::{
     crash::nothing_is_left,
     lab::{Lab, eventually},
 };
-use scene::{HOWS, POINTS, Scene};
+use scene::{HOWS, POINTS, Scene, TREE};
 use serde_json::json;
 use std::time::Duration;
 
@@ -155,38 +155,17 @@ fn killed_while_reverting_at_every_moment() {
 fn cut_delete(all: bool) {
     let mut lab = Lab::own();
     let mut scene = Scene::new(&mut lab);
-    let tree = [("root", 1), ("middle", 2), ("leaf", 3)];
     for on in [false, true] {
         if on {
             scene.start();
         }
-        for (gone, _) in tree {
+        for (gone, _) in TREE {
             for (how, at) in moments(&["mark-deleting", "merge-images", "delete-images"], all) {
                 let what = format!("{how} {at}, {gone}, on: {on}");
-                for (name, pattern) in tree {
-                    if !scene.names().contains(&name.to_owned()) {
-                        scene.write(pattern);
-                        scene.lab.ok("create-snapshot", json!({"vm": "scene", "name": name}));
-                    }
-                }
-                scene.write(4);
-                scene.cut(how, &at, "delete-snapshot", json!({"vm": "scene", "snapshot": gone}));
-                if scene.names().contains(&gone.to_owned()) {
-                    assert_eq!(at, "mark-deleting:before", "{what}");
-                    scene.lab.ok("delete-snapshot", json!({"vm": "scene", "snapshot": gone}));
-                }
-                scene.wait_until_merged(&what);
-                for (name, pattern) in tree.into_iter().filter(|(name, _)| *name != gone) {
-                    scene.snapshot_has(name, pattern, &what);
-                }
-                scene.has(4, &what);
-                scene.agrees(&what);
-                // The tree as it was, for the next one.
-                for (name, _) in tree.into_iter().filter(|(name, _)| *name != gone) {
-                    scene.lab.ok("delete-snapshot", json!({"vm": "scene", "snapshot": name}));
-                }
-                scene.wait_until_merged(&what);
-                scene.has(4, &what);
+                let stayed = scene.delete_cut(gone, &what, |scene, body| {
+                    scene.cut(how, &at, "delete-snapshot", body);
+                });
+                assert!(!stayed || at == "mark-deleting:before", "{what}");
             }
         }
     }

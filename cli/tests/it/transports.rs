@@ -1,97 +1,40 @@
 //! Nodes that are reached by ssh, the transport that most people use for a second host, and by TLS.
 
-use crate::lab::{Directory, Lab, NodeProcess, Server, Socket, eventually};
-use serde_json::{Value, json};
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command},
-    time::Duration,
+use crate::{
+    credentials_offline::{self, finished},
+    lab::{
+        Directory, Lab, NodeProcess, Socket, TestVm, eventually,
+        ssh::{Sshd, stranger},
+    },
+    snapshots::{agrees, chain},
 };
-
-const PORT: u16 = 2222;
-
-/// An ssh server in a node's namespaces, gone when it is dropped.
-struct Sshd(Child);
-
-impl Sshd {
-    /// Starts one that lets the owner of this key in as root. Root's directory in there is a fresh one.
-    fn start(node: &NodeProcess, key: &str) -> Sshd {
-        let hostkey = node.dir.join("hostkey").display().to_string();
-        if !node.dir.join("hostkey").exists() {
-            let made = Command::new("dropbearkey").args(["-t", "ed25519", "-f", &hostkey]).output().unwrap();
-            assert!(made.status.success(), "{made:?}");
-        }
-        let script = "mount -t tmpfs -o mode=700 none /root && mkdir -m 700 /root/.ssh && cp \"$0\" /root/.ssh/authorized_keys &&
-                      chmod 600 /root/.ssh/authorized_keys && exec dropbear -F -E -s -p \"$1\" -r \"$2\" -P \"$3\"";
-        // A PID namespace of its own: with it its connections go.
-        let (pid, port) = (node.command("namespace-pid"), PORT.to_string());
-        let child = Command::new("nsenter")
-            .args([
-                "-t",
-                &pid,
-                "-m",
-                "-n",
-                "--",
-                "unshare",
-                "-m",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "sh",
-                "-c",
-                script,
-                &format!("{key}.pub"),
-            ])
-            .args([&port, &hostkey, &node.dir.join("sshd.pid").display().to_string()])
-            .stderr(fs::File::create(node.dir.join("sshd.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let started =
-            || fs::read_to_string(node.dir.join("sshd.log")).ok().filter(|log| log.contains("Not background"));
-        eventually("the ssh server listens", Duration::from_secs(10), started);
-        Sshd(child)
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 #[test]
 fn a_node_over_ssh() {
     let dir = Directory::new();
     let local = NodeProcess::start(&dir.path.join("node"));
     let far = NodeProcess::start_remote(&dir.path.join("far"));
-    let key = dir.path.join("key").display().to_string();
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
-    assert!(made.unwrap().success());
-    let mut sshd = Sshd::start(&far, &key);
+    let mut sshd = Sshd::start(&far);
     fs::write(dir.path.join("vmyard.toml"), local.config("")).unwrap();
-    // ssh keeps its known hosts in root's directory: the server gets one of its own.
-    let home = "mount -t tmpfs -o mode=700 none /root && exec \"$@\"";
-    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", home, "sh"];
-    let server = Server::start_within(&dir.path, &through, &[]);
+    let server = stranger(&dir.path);
     let ok = |method: &str, body: Value| {
         let answer = server.call(method, body);
         assert_eq!(answer.status, 200, "{method}: {answer:?}");
         answer.body
     };
-    let address = far.uri().trim_start_matches("qemu+tcp://").trim_end_matches("/system").to_owned();
-    let add = |parameters: &str| {
+    let add = |uri: String| {
         let mut request = far.add_request("far");
-        request["uri"] = json!(format!("qemu+ssh://root@{address}:{PORT}/system?{parameters}"));
+        request["uri"] = json!(uri);
         request
     };
     // A host whose key nobody has confirmed is not talked to, and nobody is asked.
-    let answer = server.call("add-node", add(&format!("keyfile={key}")));
+    let answer = server.call("add-node", add(sshd.uri("")));
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("node_unavailable")), "{answer:?}");
     assert!(answer.body["detail"].as_str().unwrap().contains("key verification failed"), "{answer:?}");
 
-    let node = ok("add-node", add(&format!("keyfile={key}&no_verify=1")));
+    let node = ok("add-node", add(sshd.uri("&no_verify=1")));
     assert_eq!(
         (&node["state"], &node["hostname"]),
         (&json!("up"), &ok("describe-node", json!({"node": "far"}))["hostname"])
@@ -120,13 +63,73 @@ fn a_node_over_ssh() {
     });
     let answer = server.call("stop-vm", json!({"vm": "web", "force": true}));
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("node_unavailable")), "{answer:?}");
-    sshd = Sshd::start(&far, &key);
+    sshd = Sshd::start(&far);
     eventually("the node is up", Duration::from_secs(30), || {
         (ok("describe-node", json!({"node": "far"}))["state"] == "up").then_some(())
     });
     ok("stop-vm", json!({"vm": "web", "force": true}));
     ok("delete-vm", json!({"vm": "web"}));
     drop(sshd);
+}
+
+/// What libvirt has no call for is done by programs, which run there.
+#[test]
+fn images_of_a_node_over_ssh() {
+    images_without_a_domain(&Lab::over_ssh());
+}
+
+/// And where none can be run, by QEMU in a domain of our own.
+#[test]
+fn images_of_a_node_over_tcp() {
+    images_without_a_domain(&Lab::remote());
+}
+
+fn images_without_a_domain(lab: &Lab) {
+    let vm = lab.create("web");
+    let disk = || lab.ok("describe-volume", json!({"volume": vm.describe()["disks"][0]["volume"]}));
+    for name in ["a", "b"] {
+        vm.ok("create-snapshot", json!({"name": name}));
+    }
+    assert_eq!(chain(&disk()).len(), 4);
+    // Merged although it is off: first two frozen images, then one with the disk itself.
+    let deleted = vm.ok("delete-snapshot", json!({"snapshot": "a"}));
+    assert_eq!(deleted["pending"], Value::Null, "{deleted}");
+    let below = chain(&disk());
+    assert_eq!(below.len(), 3);
+    let template = &lab.ok("describe-template", json!({"template": "tiny"}))["copies"][0]["path"];
+    assert_eq!(template, below.last().unwrap());
+    let from = json!({"name": "copy", "vm": vm.id, "snapshot": "b", "independent": true, "disk_gib": 1});
+    let copy = lab.ok("create-vm-from-snapshot", from);
+    let of_copy = lab.ok("describe-volume", json!({"volume": copy["disks"][0]["volume"]}));
+    assert_eq!(chain(&of_copy)[1..], [template.as_str().unwrap()]);
+    let made = lab.ok("register-template", json!({"name": "made", "vm": vm.id, "snapshot": "b"}));
+    assert_eq!(chain(&made["copies"][0]).len(), 1);
+    assert_eq!(vm.ok("delete-snapshot", json!({"snapshot": "b"}))["pending"], Value::Null);
+    assert_eq!(chain(&disk()), [disk()["path"].as_str().unwrap(), template.as_str().unwrap()]);
+    agrees(lab, &vm.name);
+    let from_made = lab.create_with("made", json!({"template": "made"}));
+    for vm in [vm, TestVm::new(lab, copy), from_made] {
+        let vm = vm.start().ready();
+        assert_eq!(vm.run("id -un"), "root");
+        vm.delete();
+    }
+    lab.ok("delete-template", json!({"template": "made"}));
+    crate::crash::nothing_is_left(lab, "images without a domain");
+}
+
+#[test]
+fn a_password_in_an_image_of_a_node_over_ssh() {
+    if !credentials_offline::is_installed() {
+        return;
+    }
+    let lab = Lab::over_ssh();
+    let vm = credentials_offline::bare(&lab);
+    let task = finished(&vm, "reset-vm-password", json!({"user": "tiny", "password": "far '$6$' 1"}));
+    let reset = &task["result"];
+    assert_eq!((&reset["method"], &reset["verified"]), (&json!("virt-customize"), &json!(true)), "{task}");
+    let vm = vm.start().ready();
+    assert!(vm.serial_login("tiny", "far '$6$' 1"));
+    lab.nowhere(&["far '$6$' 1"]);
 }
 
 /// A certificate authority, and certificates for a host at this address and for its client, as libvirt wants them:

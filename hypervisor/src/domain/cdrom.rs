@@ -59,9 +59,8 @@ impl DomainView {
 impl Node {
     /// Whether a domain's definition has the drive, and what is in the drive now; `None` when there is no such domain.
     pub async fn drive(&self, id: Uuid, drive: Drive) -> Result<Option<(bool, Option<String>)>> {
-        let both = self.live_and_defined(id, &format!("read the CD-ROM drive of domain {id}")).await?;
         let medium = |live: &DomainView| live.drive(drive).and_then(|disk| disk.path.clone());
-        Ok(both.map(|(_, live, defined)| (defined.drive(drive).is_some(), medium(&live))))
+        Ok(self.domain_text(id).await?.map(|text| (text.defined.drive(drive).is_some(), medium(&text.live))))
     }
 
     /// Puts another image into the drive, or none: of the running domain first, whose guest may hold the tray shut, unless

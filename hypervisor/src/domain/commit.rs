@@ -10,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The deadline of a whole merge. The caller watches its progress.
-const MERGE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MERGE: Duration = Duration::from_secs(24 * 3600);
 /// How often its progress is read.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -33,31 +33,43 @@ impl Node {
         progress: impl Fn(u64, u64) + Send + 'static,
     ) -> Result<()> {
         let (doing, merge) = (format!("merge {} into {} of domain {id}", merge.from, merge.into), merge.clone());
-        let merged = self.bulk(MERGE, &doing, move |connection| {
-            let domain = connection.domain_by_uuid(id.into_bytes())?;
+        let merged = self.job(Some(id), MERGE, &doing, move |connection| {
+            let domain = connection.domain(id)?;
             if !domain.is_active()? {
                 return Err(libvirt_error(ErrorCode::OPERATION_INVALID, "the domain has gone off"));
             }
-            let view = DomainView::parse(&domain.xml(0)?).ok_or_else(layers::unreadable)?;
-            let Some(disk) = view.disks.iter().find(|disk| disk.is_on(&merge.from)) else {
-                return Err(libvirt_error(ErrorCode::OPERATION_INVALID, "it doesn't stand on that image"));
-            };
-            let active = disk.path.as_ref() == Some(&merge.from);
-            // What a call has left that was cut off: the guest is on the upper one as before.
-            if domain.block_job_info(&disk.target)?.is_some() {
-                domain.block_job_abort(&disk.target, 0)?;
-            }
-            let how = if active { flags::BLOCK_COMMIT_ACTIVE } else { 0 };
-            match domain.block_commit(&disk.target, Some(&merge.into), Some(&merge.from), 0, how) {
-                Err(error) if active && error.code == ErrorCode::BLOCK_COPY_ACTIVE => return lost(&domain, &merge),
-                begun => begun?,
-            }
-            wait(&domain, &disk.target, active, &progress)?;
+            commit(&domain, &merge, &progress)?;
             let chain = layers::Switch { from: merge.into.clone(), to: merge.into.clone() };
             layers::forget_chains(&domain, &[chain])
         });
         merged.await
     }
+}
+
+/// The job itself, from its begin to its end.
+pub(super) fn commit(domain: &Domain, merge: &Merge, progress: &impl Fn(u64, u64)) -> libvirt::Result<()> {
+    let view = DomainView::parse(&domain.xml(0)?).ok_or_else(layers::unreadable)?;
+    let Some(disk) = view.disks.iter().find(|disk| disk.is_on(&merge.from)) else {
+        return Err(libvirt_error(ErrorCode::OPERATION_INVALID, "it doesn't stand on that image"));
+    };
+    let active = disk.path.as_ref() == Some(&merge.from);
+    match domain.block_job_info(&disk.target)? {
+        None => {}
+        // What a call has left that was cut off: the guest is on the upper one as before.
+        Some(job) if [flags::BLOCK_JOB_TYPE_COMMIT, flags::BLOCK_JOB_TYPE_ACTIVE_COMMIT].contains(&job.kind) => {
+            domain.block_job_abort(&disk.target, 0)?;
+        }
+        Some(_) => {
+            let why = format!("a block job of somebody else's works on disk {}", disk.target);
+            return Err(libvirt_error(ErrorCode::OPERATION_INVALID, &why));
+        }
+    }
+    let how = if active { flags::BLOCK_COMMIT_ACTIVE } else { 0 };
+    match domain.block_commit(&disk.target, Some(&merge.into), Some(&merge.from), 0, how) {
+        Err(error) if active && error.code == ErrorCode::BLOCK_COPY_ACTIVE => return lost(domain, merge),
+        begun => begun?,
+    }
+    wait(domain, &disk.target, active, progress)
 }
 
 /// What is left of a merge when libvirt says that it goes on, and knows of no job: libvirtd was killed between QEMU's end of it
@@ -78,7 +90,7 @@ fn lost(domain: &Domain, merge: &Merge) -> libvirt::Result<()> {
 }
 
 /// Waits for the end of the job on a disk; one on the image in use is switched over when it is ready.
-fn wait(domain: &Domain, target: &str, active: bool, progress: &impl Fn(u64, u64)) -> libvirt::Result<()> {
+pub(super) fn wait(domain: &Domain, target: &str, active: bool, progress: &impl Fn(u64, u64)) -> libvirt::Result<()> {
     loop {
         let Some(job) = domain.block_job_info(target)? else {
             let ended = "the job ended before it was ready";

@@ -5,8 +5,7 @@
 
 use super::{DiskView, DomainView, Power, left_images::past_left_images};
 use crate::{
-    ErrorKind, Node, Result,
-    error::if_there,
+    Node, Result,
     node::{QUICK, SLOW},
     xml::Xml,
 };
@@ -52,30 +51,7 @@ impl DomainDisks {
 impl Node {
     /// The disks of a domain; `None` when there is no such domain.
     pub async fn disks(&self, id: Uuid) -> Result<Option<DomainDisks>> {
-        let both = self.live_and_defined(id, &format!("read the disks of domain {id}")).await?;
-        Ok(both.map(|(power, live, defined)| DomainDisks { power, live: live.disks, defined: defined.disks }))
-    }
-
-    /// A domain's power state, what it is now (when it is off: its definition), and its definition; `None` when there is no
-    /// such domain.
-    pub(super) async fn live_and_defined(
-        &self,
-        id: Uuid,
-        doing: &str,
-    ) -> Result<Option<(Power, DomainView, DomainView)>> {
-        let read = self
-            .ask_domain(id, doing, move |domain| {
-                let (state, reason) = domain.state()?;
-                // Inactive first: of a domain that goes off in between the running one's disks are the definition's.
-                let defined = domain.xml(flags::XML_INACTIVE)?;
-                Ok((super::ops::power(state, reason), domain.xml(0)?, defined))
-            })
-            .await;
-        let Some((power, live, defined)) = if_there(read)? else { return Ok(None) };
-        match DomainView::parse(&live).zip(DomainView::parse(&defined)) {
-            Some((live, defined)) => Ok(Some((power, live, defined))),
-            None => Err(self.error(ErrorKind::Failed, doing, "libvirt's XML can't be read")),
-        }
+        Ok(self.domain_text(id).await?.map(|text| text.disks()))
     }
 
     /// Plugs a disk into a domain: into its definition and, when it is on, into the running one; both or none.

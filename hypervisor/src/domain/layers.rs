@@ -14,7 +14,7 @@ use crate::{
     node::{QUICK, SLOW},
     xml::Xml,
 };
-use libvirt::{Connect, Domain, ErrorCode, flags};
+use libvirt::{Domain, ErrorCode, flags};
 use quick_xml::escape::escape;
 use roxmltree::{Document, Node as Element};
 use std::time::Duration;
@@ -41,14 +41,23 @@ pub struct Freeze {
     pub quiesce: bool,
 }
 
+/// What libvirt itself keeps of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// How many snapshots: somebody else's.
+    pub snapshots: u32,
+    /// As [`Node::has_saved_memory`].
+    pub memory: bool,
+}
+
 impl Node {
     /// Freezes the disks of a domain that is on: from one moment on the guest writes to the overlays, which are there
     /// already. All disks or none. The definition follows.
     pub async fn freeze_disks(&self, id: Uuid, disks: &[Switch], how: &Freeze) -> Result<()> {
         let doing = format!("take a snapshot of domain {id}");
         let (disks, how) = (disks.to_vec(), how.clone());
-        let deadline = if how.memory.is_some() { MEMORY } else { SLOW };
-        let frozen = self.change_domain(id, deadline, &doing, move |domain| {
+        let with_memory = how.memory.is_some();
+        let freeze = move |domain: &Domain| {
             let view = DomainView::parse(&domain.xml(0)?).ok_or_else(unreadable)?;
             let mut how_flags = flags::SNAPSHOT_ATOMIC | flags::SNAPSHOT_NO_METADATA | flags::SNAPSHOT_REUSE_EXT;
             how_flags |= match how.memory {
@@ -61,8 +70,11 @@ impl Node {
             let xml = freeze_xml(&view.disks, &disks, how.memory.as_deref());
             past_left_images(|| domain.snapshot_create_xml(&xml, how_flags))?;
             forget_chains(domain, &disks)
-        });
-        frozen.await
+        };
+        match with_memory {
+            true => self.job(Some(id), MEMORY, &doing, move |connection| freeze(&connection.domain(id)?)).await,
+            false => self.change_domain(id, SLOW, &doing, freeze).await,
+        }
     }
 
     /// Switches disks of a domain's definition to other images. The domain is off. Disks that are not on the image that they
@@ -81,7 +93,7 @@ impl Node {
     /// Lets a domain that is off go on from a file with its memory. Its disks, by their devices, are on these images then.
     pub async fn restore(&self, id: Uuid, memory: &str, disks: &[(String, String)], paused: bool) -> Result<()> {
         let (doing, disks, memory) = (format!("restore domain {id} from {memory}"), disks.to_vec(), memory.to_owned());
-        let restored = self.bulk(MEMORY, &doing, move |connection: &Connect| {
+        let restored = self.job(Some(id), MEMORY, &doing, move |connection| {
             let saved = connection.save_image_xml(&memory, flags::SAVE_IMAGE_XML_SECURE)?;
             let how = if paused { flags::SAVE_PAUSED } else { flags::SAVE_RUNNING };
             connection.restore_domain(&memory, Some(&switched(&saved, &disks)?), how)
@@ -89,10 +101,14 @@ impl Node {
         restored.await
     }
 
-    /// How many snapshots of a domain libvirt itself keeps: somebody else's.
-    pub async fn foreign_snapshots(&self, id: Uuid) -> Result<u32> {
-        self.ask_domain(id, &format!("count libvirt's snapshots of domain {id}"), |domain| domain.snapshot_count())
-            .await
+    /// What libvirt itself keeps of a domain, which is in the way of our snapshots.
+    pub async fn kept_by_libvirt(&self, id: Uuid) -> Result<Kept> {
+        let doing = format!("look for what libvirt keeps of domain {id}");
+        // In one call: a snapshot waits for it.
+        self.ask_domain(id, &doing, |domain| {
+            Ok(Kept { snapshots: domain.snapshot_count()?, memory: domain.has_managed_save()? })
+        })
+        .await
     }
 }
 

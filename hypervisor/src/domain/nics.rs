@@ -4,7 +4,7 @@
 //! as disks are ([`super::disks`]).
 
 use super::{
-    NicSpec, NicView, Power,
+    DomainText, NicSpec, NicView, Power,
     disks::asked,
     edits::{Edits, child, text_of},
     layers::unreadable,
@@ -56,8 +56,9 @@ pub struct NicChange {
 impl Node {
     /// The interfaces of a domain; `None` when there is no such domain.
     pub async fn nics(&self, id: Uuid) -> Result<Option<DomainNics>> {
-        let both = self.live_and_defined(id, &format!("read the interfaces of domain {id}")).await?;
-        Ok(both.map(|(power, live, defined)| DomainNics { power, live: live.nics, defined: defined.nics }))
+        let nics =
+            |text: DomainText| DomainNics { power: text.power, live: text.live.nics, defined: text.defined.nics };
+        Ok(self.domain_text(id).await?.map(nics))
     }
 
     /// Plugs an interface into a domain: into its definition and, when it is on, into the running one; both or none.

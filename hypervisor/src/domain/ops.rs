@@ -1,6 +1,6 @@
 //! The calls on domains.
 
-use super::{DomainView, agent::ANSWER_S, modify::at_next_start};
+use super::{DomainDisks, DomainView, agent::ANSWER_S, helper::is_helper, modify::at_next_start};
 use crate::{
     ErrorKind, Node, Result,
     error::if_there,
@@ -65,6 +65,11 @@ pub struct DomainText {
 }
 
 impl DomainText {
+    /// Its disks.
+    pub fn disks(&self) -> DomainDisks {
+        DomainDisks { power: self.power, live: self.live.disks.clone(), defined: self.defined.disks.clone() }
+    }
+
     /// Whether the name of a file is anywhere in it: as a disk or what that stands on, as firmware, a log, or whatever else
     /// libvirt or its user may think of.
     pub fn names(&self, file: &str) -> bool {
@@ -79,23 +84,32 @@ impl Node {
         let read = self
             .ask_domain(id, &doing, |domain| {
                 let (state, reason) = domain.state()?;
-                Ok((power(state, reason), domain.xml(0)?, domain.xml(flags::XML_INACTIVE)?))
+                let power = power(state, reason);
+                // The definition first: of a domain that goes off in between the running one's disks are the definition's.
+                let defined = domain.xml(flags::XML_INACTIVE)?;
+                let live = (power != Power::Off).then(|| domain.xml(0)).transpose()?;
+                Ok((power, live, defined))
             })
             .await;
         let Some((power, live, defined)) = if_there(read)? else { return Ok(None) };
-        match (DomainView::parse(&live), DomainView::parse(&defined)) {
-            (Some(view), Some(view_defined)) => {
-                Ok(Some(DomainText { power, live: view, defined: view_defined, text: live + &defined }))
-            }
-            _ => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
-        }
+        let view = |text: &String| DomainView::parse(text);
+        let Some(view_defined) = view(&defined) else { return Err(self.unreadable(&doing)) };
+        let Some(live) = live else {
+            return Ok(Some(DomainText { power, live: view_defined.clone(), defined: view_defined, text: defined }));
+        };
+        let view_live = view(&live).ok_or_else(|| self.unreadable(&doing))?;
+        Ok(Some(DomainText { power, live: view_live, defined: view_defined, text: live + &defined }))
+    }
+
+    fn unreadable(&self, doing: &str) -> crate::Error {
+        self.error(ErrorKind::Failed, doing, "libvirt's XML can't be read")
     }
 
     /// All domains of the node with their power states, by one call that asks no QEMU.
     pub async fn domains(&self) -> Result<Vec<DomainStatus>> {
         self.ask("list domains", |connection| {
             match connection.domain_stats(flags::STATS_STATE, 0) {
-                Ok(stats) => Ok(stats.iter().map(status).collect()),
+                Ok(stats) => Ok(stats.iter().filter(|one| !is_helper(&one.name)).map(status).collect()),
                 // libvirt's test driver has no bulk statistics.
                 Err(error) if error.code == libvirt::ErrorCode::NO_SUPPORT => {
                     let domains = connection.domains(0)?;
@@ -132,7 +146,7 @@ impl Node {
                 view.at_next_start = definition.and_then(|definition| at_next_start(&definition, &view));
                 Ok(Some((power, view)))
             }
-            None => Err(self.error(ErrorKind::Failed, &doing, "libvirt's XML can't be read")),
+            None => Err(self.unreadable(&doing)),
         }
     }
 
@@ -145,6 +159,14 @@ impl Node {
             })
             .await;
         if_there(read)
+    }
+
+    /// Whether a domain that is off keeps the memory of a run (`virsh managedsave`, or `libvirt-guests` when its host was shut
+    /// down): its next start goes on from there, with the disks and devices that it had. One that is gone keeps none.
+    pub async fn has_saved_memory(&self, id: Uuid) -> Result<bool> {
+        let doing = format!("look for saved memory of domain {id}");
+        let has = if_there(self.ask_domain(id, &doing, |domain| domain.has_managed_save()).await)?;
+        Ok(has.unwrap_or(false))
     }
 
     /// Has a domain started, or not, whenever its node is booted. One that is gone is not.
@@ -244,7 +266,7 @@ impl Node {
     pub async fn cut_power(&self, id: Uuid) -> Result<()> {
         let cut = self
             .change(SLOW, &format!("cut the power of domain {id}"), move |connection| {
-                let domain = connection.domain_by_uuid(id.into_bytes())?;
+                let domain = connection.domain(id)?;
                 match domain.destroy(0) {
                     Err(_) if !domain.is_active()? => Ok(()),
                     done => done,

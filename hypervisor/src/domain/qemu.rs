@@ -21,8 +21,8 @@ impl Node {
     /// believes is true again then. Overlays that QEMU isn't on stay as they are.
     pub async fn take_back_overlays(&self, id: Uuid, disks: &[Switch]) -> Result<()> {
         let (doing, disks) = (format!("take back what QEMU has of a snapshot of domain {id}"), disks.to_vec());
-        let taken = self.bulk(TAKE_BACK, &doing, move |connection| {
-            let domain = connection.domain_by_uuid(id.into_bytes())?;
+        let taken = self.job(Some(id), TAKE_BACK, &doing, move |connection| {
+            let domain = connection.domain(id)?;
             if !domain.is_active()? {
                 return Ok(());
             }

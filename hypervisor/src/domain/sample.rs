@@ -2,7 +2,7 @@
 //!
 //! Names of the values: <https://libvirt.org/manpages/virsh.html#domstats>.
 
-use super::{Power, ops::status};
+use super::{Power, helper::is_helper, ops::status};
 use crate::{Node, Result};
 use libvirt::{DomainStats, Value, flags};
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ impl Node {
             let begun = Instant::now();
             let stats = connection.domain_stats(what, flags::STATS_NOWAIT | flags::STATS_ONLY_ACTIVE)?;
             let at = begun + begun.elapsed() / 2;
-            Ok(stats.iter().map(|stats| sample(stats, at)).collect())
+            Ok(stats.iter().filter(|one| !is_helper(&one.name)).map(|stats| sample(stats, at)).collect())
         })
         .await
     }

@@ -72,7 +72,7 @@ impl Node {
         let (source_, lookup, name, local) = (source.clone(), lookup.to_owned(), name.to_owned(), self.is_local());
         let _place = self.place_for_copy().await;
         let copied = self.bulk(COPY, &doing, move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             let target = create_for_copy(&pool, &name, source_.length, "0444")?;
             open(connection, &source_.path, &lookup, local, |pieces, length| {
                 if length != source_.length {

@@ -15,4 +15,5 @@ pub use copy::Source;
 pub use image::{Format, Image};
 pub use pool::PoolView;
 pub use tail::Tail;
+pub(crate) use volume::stands_on;
 pub use volume::{Backing, Layer, VolumeView};

@@ -5,6 +5,7 @@ use super::{
     image::HEADER_BYTES,
     volume::view,
 };
+use crate::session::Session;
 use libvirt::{
     Connect, Piece, Stream, Volume,
     flags::{VOL_DOWNLOAD_SPARSE_STREAM, VOL_UPLOAD_SPARSE_STREAM},
@@ -49,8 +50,8 @@ struct Window {
 
 impl<'a> Download<'a> {
     /// The bytes of `file` in a pool, which must be so many.
-    pub(super) fn of_file(connection: &'a Connect, pool: Uuid, file: &str, length: u64) -> libvirt::Result<Self> {
-        let volume = connection.pool_by_uuid(pool.into_bytes())?.volume_by_name(file)?;
+    pub(super) fn of_file(connection: &'a Session, pool: Uuid, file: &str, length: u64) -> libvirt::Result<Self> {
+        let volume = connection.pool(pool)?.volume_by_name(file)?;
         let download = Download::new(connection, &volume, length);
         download.check_length()?;
         Ok(download)

@@ -60,7 +60,7 @@ impl Node {
         let found = self
             .ask(&format!("read storage pool {reference}"), move |connection| {
                 let pool = match Uuid::try_parse(&wanted) {
-                    Ok(uuid) => connection.pool_by_uuid(uuid.into_bytes())?,
+                    Ok(uuid) => connection.pool(uuid)?,
                     Err(_) => connection.pool_by_name(&wanted)?,
                 };
                 view(&pool)
@@ -72,7 +72,7 @@ impl Node {
     /// Makes libvirt look at a pool's files again.
     pub async fn refresh_pool(&self, pool: Uuid) -> Result<()> {
         self.change(SLOW, &format!("refresh storage pool {pool}"), move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             when_idle(|| pool.refresh(0))
         })
         .await

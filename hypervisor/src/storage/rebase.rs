@@ -1,41 +1,36 @@
 //! Moving an overlay from the image that it stands on to another one below, with `qemu-img`, since libvirt has no call for
-//! images that no domain runs on. It runs where the node is this machine; arguments are passed as arguments.
+//! images that no domain runs on. It runs on the node.
 
 use super::{Backing, pool::when_idle};
-use crate::{ErrorKind, Node, Result, node::SLOW};
-use std::process::Stdio;
+use crate::{ErrorKind, Node, Result, node::SLOW, program::Program};
 
 impl Node {
     /// Makes an overlay that nobody uses stand on another image (`None`: on none) and look the same: what it needs of the
-    /// images in between is copied into it. Cut off, it is as before; it may be called again. `Unsupported` where the
-    /// node is another machine.
+    /// images in between is copied into it. Cut off, it is as before; it may be called again. `Unsupported` where
+    /// it can't be run: see [`Node::runs_programs`].
     pub async fn rebase(&self, overlay: &str, onto: Option<&Backing>) -> Result<()> {
         let doing = format!("merge what is below {overlay} into it");
-        if !self.is_local() {
-            let why = "qemu-img can be run on this machine only";
-            return Err(self.error(ErrorKind::Unsupported, &doing, why));
-        }
-        let mut command = tokio::process::Command::new("qemu-img");
-        command.args(["rebase", "-f", "qcow2", "-b", onto.map_or("", |onto| &onto.path)]);
+        let mut args = vec!["rebase", "-f", "qcow2", "-b", onto.map_or("", |onto| &onto.path)];
         if let Some(onto) = onto {
-            command.args(["-F", &onto.format]);
+            args.extend(["-F", &onto.format]);
         }
-        command.arg(overlay).stdin(Stdio::null()).kill_on_drop(true);
-        let ran = command.output().await.map_err(|error| {
-            let why = format!("qemu-img can't be run: {error}; install qemu-utils on the node");
-            self.error(ErrorKind::Unsupported, &doing, &why)
-        })?;
-        match ran.status.success() {
-            true => {
-                self.look_again(overlay).await;
-                Ok(())
-            }
-            false => {
-                let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-                let kind = if said.contains("No space left") { ErrorKind::NoSpace } else { ErrorKind::Failed };
-                Err(self.error(kind, &doing, &said))
-            }
+        args.push(overlay);
+        let (name, package) = ("qemu-img", "qemu-utils (Debian, Ubuntu) or qemu-img");
+        let program = Program { name, package, args: &args, env: &[], input: String::new(), deadline: None };
+        self.run(&doing, program).await?;
+        self.look_again(overlay).await;
+        Ok(())
+    }
+
+    /// The same for a new overlay, on every node. Cut off, the overlay is worth nothing.
+    pub async fn flatten(&self, overlay: &str, onto: Option<&Backing>) -> Result<()> {
+        match self.rebase(overlay, onto).await {
+            Err(error) if error.kind == ErrorKind::Unsupported => {}
+            done => return done,
         }
+        self.pull_unused(overlay, onto.map(|onto| onto.path.as_str())).await?;
+        self.look_again(overlay).await;
+        Ok(())
     }
 
     /// Makes libvirt look again at the pool of an image whose header was changed without it. Not vital: what must be known is

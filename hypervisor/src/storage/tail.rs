@@ -24,7 +24,7 @@ impl Node {
     pub async fn tail(&self, pool: Uuid, name: &str, from: u64, most: u64) -> Result<Option<Tail>> {
         let (wanted, doing) = (name.to_owned(), format!("read the end of volume {name}"));
         let read = self.bulk(SLOW, &doing, move |connection| {
-            tail_of(connection, &find(&connection.pool_by_uuid(pool.into_bytes())?, &wanted)?, from, most)
+            tail_of(connection, &find(&connection.pool(pool)?, &wanted)?, from, most)
         });
         match if_there(read.await) {
             // A log that is being begun anew at this moment.

@@ -26,7 +26,7 @@ impl Node {
         let wanted = name.to_owned();
         let found = self
             .ask(&format!("read volume {name}"), move |connection| {
-                let pool = connection.pool_by_uuid(pool.into_bytes())?;
+                let pool = connection.pool(pool)?;
                 view(&pool.volume_by_name(&wanted)?)
             })
             .await;
@@ -87,7 +87,7 @@ impl Node {
             send_pieces(Download::of_file(connection, pool, &file, length)?, &sender)
         });
         let receiving = to.bulk(COPY, &doing, move |connection| {
-            let pool = connection.pool_by_uuid(to_pool.into_bytes())?;
+            let pool = connection.pool(to_pool)?;
             let target = create_for_copy(&pool, &name, length, &mode)?;
             upload(connection, &target, length, &progress, |buffer| {
                 let (data, piece) = receiver.recv().map_err(|_| failed(OTHER_SIDE))?;
@@ -123,7 +123,7 @@ impl Node {
         let _place = self.place_for_copy().await;
         let copied = self.bulk(COPY, &doing, move |connection| {
             let mut from = Download::of_file(connection, pool, &file, length)?;
-            let pool = connection.pool_by_uuid(to_pool.into_bytes())?;
+            let pool = connection.pool(to_pool)?;
             let target = create_for_copy(&pool, &name, length, &mode)?;
             upload(connection, &target, length, &progress, |buffer| from.next(buffer))?;
             Ok((from.unchanged()?, arrived(connection, &pool, &target, length)?))

@@ -10,6 +10,7 @@ use crate::{
     ErrorKind, Node, Result,
     error::if_there,
     node::{SLOW, read_each},
+    session::Session,
     xml::Xml,
 };
 use libvirt::{Connect, ErrorCode, Piece, Pool, Volume};
@@ -77,7 +78,7 @@ impl Node {
     /// All volumes of an active pool, as of libvirt's last look (files that came by themselves may be missing).
     pub async fn volumes(&self, pool: Uuid) -> Result<Vec<VolumeView>> {
         self.ask(&format!("list the volumes of pool {pool}"), move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             read_each(|| connection.is_alive(), &pool.volumes()?, view)
         })
         .await
@@ -87,7 +88,7 @@ impl Node {
     pub async fn volume_names(&self, pool: Uuid, prefix: &str) -> Result<Vec<String>> {
         let wanted = prefix.to_owned();
         self.change(SLOW, &format!("list the volumes {prefix}* of pool {pool}"), move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             when_idle(|| pool.refresh(0))?;
             Ok(pool.volumes()?.iter().map(Volume::name).filter(|name| name.starts_with(&wanted)).collect())
         })
@@ -105,13 +106,14 @@ impl Node {
         if_there(found)
     }
 
-    /// Makes a qcow2 overlay of `capacity` bytes over `backing`.
-    pub async fn create_overlay(&self, pool: Uuid, name: &str, capacity: u64, backing: &Backing) -> Result<VolumeView> {
+    /// Makes a qcow2 overlay of `capacity` bytes over `backing`; returns its path.
+    pub async fn create_overlay(&self, pool: Uuid, name: &str, capacity: u64, backing: &Backing) -> Result<String> {
         self.create_image(pool, name, "qcow2", capacity, Some(backing)).await
     }
 
-    /// Makes a blank volume of `capacity` bytes; `format` is `qcow2` or `raw`, which takes no space before it is written to.
-    pub async fn create_blank(&self, pool: Uuid, name: &str, format: &str, capacity: u64) -> Result<VolumeView> {
+    /// Makes a blank volume of `capacity` bytes; returns its path. `format` is `qcow2` or `raw`, which takes no space before it is
+    /// written to.
+    pub async fn create_blank(&self, pool: Uuid, name: &str, format: &str, capacity: u64) -> Result<String> {
         self.create_image(pool, name, format, capacity, None).await
     }
 
@@ -122,11 +124,16 @@ impl Node {
         format: &str,
         capacity: u64,
         backing: Option<&Backing>,
-    ) -> Result<VolumeView> {
+    ) -> Result<String> {
         let xml = image_xml(name, format, capacity, backing);
         self.change(SLOW, &format!("make volume {name}"), move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
-            view(&when_idle(|| pool.create_volume(&xml, 0))?)
+            let pool = connection.pool(pool)?;
+            let volume = when_idle(|| pool.create_volume(&xml, 0))?;
+            // A file's key is its path, and has come with it.
+            match volume.key() {
+                key if key.starts_with('/') => Ok(key),
+                _ => volume.path(),
+            }
         })
         .await
     }
@@ -135,7 +142,7 @@ impl Node {
     pub async fn create_from_bytes(&self, pool: Uuid, name: &str, mut bytes: Vec<u8>) -> Result<VolumeView> {
         let wanted = name.to_owned();
         self.bulk(SLOW, &format!("write volume {name}"), move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             let length = bytes.len() as u64;
             // Its room is taken at once: the upload can't run out of it (see `create_for_copy`).
             let volume = create_raw(&pool, &wanted, length, length, "0600")?;
@@ -178,7 +185,7 @@ impl Node {
         let wanted = name.to_owned();
         let doing = format!("read the header of volume {name}");
         let read = self.bulk(SLOW, &doing, move |connection| {
-            let pool = connection.pool_by_uuid(pool.into_bytes())?;
+            let pool = connection.pool(pool)?;
             stands_on(connection, &pool.volume_by_name(&wanted)?)
         });
         read.await
@@ -188,7 +195,7 @@ impl Node {
     pub async fn read_small(&self, pool: Uuid, name: &str) -> Result<Vec<u8>> {
         let (wanted, doing) = (name.to_owned(), format!("read volume {name}"));
         let read = self.bulk(SLOW, &doing, move |connection| {
-            let volume = connection.pool_by_uuid(pool.into_bytes())?.volume_by_name(&wanted)?;
+            let volume = connection.pool(pool)?.volume_by_name(&wanted)?;
             let length = view(&volume)?.physical;
             match length <= SMALL_BYTES {
                 true => beginning(connection, &volume, length, SMALL_BYTES as usize),
@@ -204,7 +211,7 @@ impl Node {
         let wanted = name.to_owned();
         let doing = format!("read the beginning of volume {name}");
         let read = self.bulk(SLOW, &doing, move |connection| {
-            let volume = connection.pool_by_uuid(pool.into_bytes())?.volume_by_name(&wanted)?;
+            let volume = connection.pool(pool)?.volume_by_name(&wanted)?;
             let ((start, mark), length) = (ISO_MARK, view(&volume)?.physical);
             Ok(beginning(connection, &volume, length, start + mark.len())?.get(start..) == Some(mark))
         });
@@ -272,7 +279,7 @@ impl Node {
 }
 
 /// What a volume's header says that it stands on.
-fn stands_on(connection: &Connect, volume: &Volume) -> libvirt::Result<Option<String>> {
+pub(crate) fn stands_on(connection: &Connect, volume: &Volume) -> libvirt::Result<Option<String>> {
     let header = header_of(connection, volume, view(volume)?.physical)?;
     image::backing_file(&header).map_err(|why| failed(&format!("{}: {why}", volume.name())))
 }
@@ -284,8 +291,8 @@ const SMALL_BYTES: u64 = 16 << 20;
 const ISO_MARK: (usize, &[u8]) = (16 * 2048 + 1, b"CD001");
 
 /// The pool, started when it is inactive: a volume in it can't be told from one that is gone otherwise.
-fn active(connection: &Connect, pool: Uuid) -> libvirt::Result<Pool> {
-    let pool = connection.pool_by_uuid(pool.into_bytes())?;
+fn active(connection: &Session, pool: Uuid) -> libvirt::Result<Pool> {
+    let pool = connection.pool(pool)?;
     if !pool.is_active()? {
         pool.start(0)?;
     }
@@ -369,7 +376,10 @@ pub(super) fn view(volume: &Volume) -> libvirt::Result<VolumeView> {
     let (capacity, allocation) = (number("capacity").unwrap_or(0), number("allocation").unwrap_or(0));
     Ok(VolumeView {
         name: volume.name(),
-        path: volume.path()?,
+        path: match inside("target", "path").and_then(|node| node.text()) {
+            Some(path) => path.to_owned(),
+            None => volume.path()?,
+        },
         format: inside("target", "format").and_then(|node| node.attribute("type")).unwrap_or("raw").to_owned(),
         capacity,
         allocation,

@@ -246,6 +246,19 @@ impl Index {
         });
     }
 
+    /// Forgets a VM whose domain is gone, though its node may not have told of that yet: for a moment it would be somebody else's
+    /// that is shut off.
+    pub fn forget_vm(&self, id: Uuid) {
+        let read = self.begin_read();
+        self.write(|inner| {
+            inner.entries.change(id, |entry| {
+                entry.record = None;
+                entry.seen = None;
+            });
+            inner.gone.insert(id, read);
+        });
+    }
+
     /// Takes in the store's record of a volume.
     pub fn put_volume(&self, record: VolumeRecord) {
         self.write(|inner| inner.volumes.put(record));

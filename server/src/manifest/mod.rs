@@ -38,8 +38,8 @@ const AHEAD: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
 /// How long a node may take.
 const NODE: Duration = Duration::from_secs(10);
-/// The time between two attempts at a node that can't be written to.
-const AGAIN: Duration = Duration::from_secs(30);
+/// The time between two attempts at a node that can't be written to: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Files after the one with all rows: with more, reading them would take long.
 const FILES: u64 = 50;
 
@@ -99,23 +99,27 @@ pub async fn write_for_ever(app: App, installation: Uuid) {
             () = manifests.stop.cancelled() => true,
         }
     };
-    let mut failed = false;
+    let mut again = None;
     loop {
         let hurry = tokio::select! {
             _ = changes.changed() => pause(PAUSE).await,
             () = manifests.wake.notified() => pause(PAUSE).await,
-            hurry = pause(AGAIN), if failed => hurry,
+            hurry = pause(again.unwrap_or_default()), if again.is_some() => hurry,
             () = manifests.urgent.notified() => true,
             () = manifests.stop.cancelled() => true,
         };
         let (began, stops) = (Instant::now(), manifests.stop.is_cancelled());
         changes.mark_unchanged();
         let look = manifests.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        failed = match writer.write(look).await {
-            Ok(all) => !all,
+        if stops {
+            // Those that failed get their last chance.
+            writer.later.clear();
+        }
+        again = match writer.write(look).await {
+            Ok(()) => writer.next_attempt(),
             Err(error) => {
                 tracing::warn!(%error, "the manifests are not written yet");
-                true
+                Some(AGAIN.1)
             }
         };
         manifests.done.send_replace(look);
@@ -136,8 +140,8 @@ struct Writer {
     installation: Uuid,
     /// Of each node, by its name's key; of one that is not there nothing is known, so all is written.
     written: BTreeMap<String, Written>,
-    /// Nodes that could not be written to, and until when they are left alone.
-    later: BTreeMap<String, Instant>,
+    /// Nodes that could not be written to, how long they are left alone, and until when.
+    later: BTreeMap<String, (Duration, Instant)>,
 }
 
 /// What is to be written to a node.
@@ -150,17 +154,18 @@ struct Pending {
 }
 
 impl Writer {
-    /// Looks at all rows, for the `look`th time, and writes what has changed to the nodes that are up; returns whether all of them have it.
-    async fn write(&mut self, look: u64) -> Result<bool> {
+    /// Looks at all rows, for the `look`th time, and writes what has changed to the nodes that are up and not left alone.
+    async fn write(&mut self, look: u64) -> Result<()> {
         let installation = self.installation;
         let nodes: BTreeMap<String, Member> =
             self.app.nodes.all().into_iter().map(|member| (name_key(member.node.name()), member)).collect();
         self.written.retain(|name, _| nodes.contains_key(name));
-        self.later.retain(|name, until| nodes.contains_key(name) && *until > Instant::now());
-        let (mut pending, mut all) = (BTreeMap::new(), self.later.is_empty());
+        let mut pending = BTreeMap::new();
         let is_up =
             |member: &Member| member.node.status().0 == Status::Up && self.app.nodes.same_host(member).is_none();
-        let ready = nodes.into_iter().filter(|(name, member)| is_up(member) && !self.later.contains_key(name));
+        self.later.retain(|name, _| nodes.get(name).is_some_and(is_up));
+        let left_alone = |name: &String| self.later.get(name).is_some_and(|(_, until)| *until > Instant::now());
+        let ready = nodes.into_iter().filter(|(name, member)| is_up(member) && !left_alone(name));
         let beginning: Vec<_> = ready
             .map(|(name, Member { node, .. })| {
                 let last = self.written.remove(&name);
@@ -170,10 +175,7 @@ impl Writer {
         for (name, begun) in join_all(beginning).await {
             match begun {
                 Ok(begun) => drop(pending.insert(name, begun)),
-                Err(error) => {
-                    self.try_later(name, &error);
-                    all = false;
-                }
+                Err(error) => self.try_later(name, &error),
             }
         }
         let rows = self.app.store.read_rows_on_nodes(|node, row| {
@@ -198,20 +200,27 @@ impl Writer {
         });
         for (name, written) in join_all(writing).await {
             match written {
-                Ok(written) => drop(self.written.insert(name, written)),
-                Err(error) => {
-                    self.try_later(name, &error);
-                    all = false;
+                Ok(written) => {
+                    self.later.remove(&name);
+                    self.written.insert(name, written);
                 }
+                Err(error) => self.try_later(name, &error),
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     /// What has reached the node isn't known, so all is written the next time.
     fn try_later(&mut self, name: String, error: &Error) {
         tracing::warn!(%error, node = name, "the manifest of a node is not written yet");
-        self.later.insert(name, Instant::now() + AGAIN);
+        let pause = self.later.get(&name).map_or(AGAIN.0, |(last, _)| (*last * 2).min(AGAIN.1));
+        self.later.insert(name, (pause, Instant::now() + pause));
+    }
+
+    /// How long to wait for the first of the nodes that are left alone.
+    fn next_attempt(&self) -> Option<Duration> {
+        let first = self.later.values().map(|(_, until)| *until).min();
+        first.map(|until| until.saturating_duration_since(Instant::now()))
     }
 }
 

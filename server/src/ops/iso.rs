@@ -3,7 +3,7 @@
 use super::{find::pool_on, vm::Subject};
 use crate::{
     App, Context, Error, Result, observe,
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{
     Rpc,
@@ -37,21 +37,21 @@ pub async fn find(app: &App, node: &Node, file: &str, pool: Option<&str>) -> Res
 
 /// `attach-iso`
 pub async fn attach(context: Context, request: AttachIso) -> Result<Work<Vm>> {
-    let vm = lock(&context, &request.vm, AttachIso::NAME)?;
+    let vm = lock(&context, &request.vm, AttachIso::NAME).await?;
     let iso = find(&context.app, &vm.0.node, &request.iso, request.pool.as_deref()).await?;
     change(context, vm, Some(iso), request.force).await
 }
 
 /// `eject-iso`
 pub async fn eject(context: Context, request: EjectIso) -> Result<Work<Vm>> {
-    let vm = lock(&context, &request.vm, EjectIso::NAME)?;
+    let vm = lock(&context, &request.vm, EjectIso::NAME).await?;
     change(context, vm, None, request.force).await
 }
 
 type Locked = (Subject, Vec<crate::task::Held>);
 
-fn lock(context: &Context, vm: &str, method: &'static str) -> Result<Locked> {
-    let locked = Subject::lock(&context.app, vm, &[Lock::Power, Lock::Disk], context.task, method)?;
+async fn lock(context: &Context, vm: &str, method: &'static str) -> Result<Locked> {
+    let locked = Subject::lock_whole(&context.app, vm, context.task, method).await?;
     locked.0.record("CD-ROM drive", "change-media")?;
     Ok(locked)
 }

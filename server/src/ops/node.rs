@@ -46,7 +46,7 @@ pub async fn add(context: Context, request: AddNode) -> Result<Work<node::Node>>
     let being_added = || Error::Busy { detail: "the same node is being added".to_owned(), task: None };
     let name_claim = app.claims.claim(&format!("node {}", name_key(&request.name))).ok_or_else(being_added)?;
     // What it tells before it is known is dropped.
-    let member = Member::connect(&request.name, settings, app.node_events.clone())?;
+    let member = Member::connect(&request.name, settings, app.installation, app.node_events.clone())?;
     let facts = member.node.reach(REACH).await.map_err(Error::NotAdded)?;
     let host = facts.host_uuid;
     let host_claim = app.claims.claim(&format!("host {host}")).ok_or_else(being_added)?;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     App, Context, Error, Result,
-    ops::find,
+    ops::{find, volume::lies_at},
     store::{CopyRecord, Image, TemplateRecord},
     task::{Held, Lock, Outline, Task, Undo, Work},
 };
@@ -53,12 +53,6 @@ pub async fn register(context: Context, request: RegisterTemplate) -> Result<Wor
     })?;
     // A raw image stands on nothing, whatever its guest may have written into it.
     let flat = original.format == "raw" || node.backing_file(image.pool, &image.file).await?.is_none();
-    if !flat && !node.is_local() {
-        return Err(Error::Unsupported {
-            detail: format!("{} stands on other images, and node {} is another machine", image.path, node.name()),
-            hint: Some("make it of a volume that stands on nothing".to_owned()),
-        });
-    }
     if pool.available < length {
         let free = pool.available;
         return Err(Error::NoCapacity(format!(
@@ -119,10 +113,10 @@ async fn make(
         let backing = Backing { path: image.path.clone(), format };
         let made = node.create_overlay(pool.uuid, &from.file, size_bytes, &backing);
         task.step("make-overlay", delete(OrphanKind::Volume, pool.uuid, &from.file), async {
-            Ok(made.await.map(|_| ())?)
+            lies_at(&made.await?, &from.path)
         })
         .await?;
-        task.step("flatten-image", None, async { Ok(node.rebase(&from.path, None).await?) }).await?;
+        task.step("flatten-image", None, async { Ok(node.flatten(&from.path, None).await?) }).await?;
     }
     let file = format!("{}.{}", record.id, record.spec.format);
     let volume = task

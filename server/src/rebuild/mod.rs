@@ -174,7 +174,8 @@ impl Nodes {
         for (name, settings) in nodes {
             let is_left_out = which.none || which.without.iter().any(|without| without.eq_ignore_ascii_case(&name));
             if self.tried.insert(name.clone()) && !is_left_out {
-                members.push(Member::connect(&name, settings, sender.clone())?);
+                // Whose it will be is not known yet. Nothing is made on it.
+                members.push(Member::connect(&name, settings, Uuid::nil(), sender.clone())?);
             }
         }
         let reads = members.iter().map(|member| read_node(&member.node));

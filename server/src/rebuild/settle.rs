@@ -108,11 +108,13 @@ impl Settling<'_> {
 
     /// Gives data volumes to the VMs whose disks they are, and takes them from those that don't have them any more.
     fn attachments(&mut self) {
+        let vms = self.rows.iter().filter(|row| row.table == "vm");
+        let nodes: HashMap<&str, &str> = vms.map(|row| (row.text("id"), row.text("node"))).collect();
         let mut on_disk: HashMap<(&str, &str), (&str, &str)> = HashMap::new();
         for (vm, text) in self.domains.iter().filter_map(|(vm, text)| Some((vm, text.as_ref()?))) {
-            let node = self.rows.iter().find(|row| row.table == "vm" && row.text("id") == vm);
+            let Some(node) = nodes.get(vm.as_str()) else { continue };
             for disk in text.defined.disks.iter().chain(&text.live.disks).filter(|disk| !disk.cdrom) {
-                if let (Some(node), Some(path)) = (node.map(|row| row.text("node")), disk.path.as_deref()) {
+                if let Some(path) = disk.path.as_deref() {
                     on_disk.insert((node, path), (vm, &disk.target));
                 }
             }
@@ -247,19 +249,17 @@ impl Settling<'_> {
 
     /// A VM is on the snapshot that its system disk stands on.
     fn current_snapshots(&mut self) {
+        let of_table = |table: &'static str| self.rows.iter().filter(move |row| row.table == table);
+        let keep: HashMap<(&str, &str), &str> = of_table("snapshot_disk")
+            .map(|row| ((row.text("volume"), row.text("path")), row.text("snapshot")))
+            .collect();
+        let ready: HashSet<&str> =
+            of_table("snapshot").filter(|row| row.text("phase") == "ready").map(|row| row.text("id")).collect();
         let mut on: HashMap<String, Option<String>> = HashMap::new();
-        for volume in self.rows.iter().filter(|row| row.table == "volume" && row.text("role") == "system") {
-            let (id, base) = (volume.text("id"), volume.text("base"));
-            let is_it = |row: &&RawRow| {
-                row.table == "snapshot_disk" && row.text("volume") == id && row.text("path") == base && !base.is_empty()
-            };
-            let snapshot = self.rows.iter().find(is_it).map(|row| row.text("snapshot"));
-            let ready = |id: &&str| {
-                let it = self.rows.iter().find(|row| row.table == "snapshot" && row.text("id") == *id);
-                it.is_some_and(|row| row.text("phase") == "ready")
-            };
+        for volume in of_table("volume").filter(|row| row.text("role") == "system") {
+            let snapshot = keep.get(&(volume.text("id"), volume.text("base"))).copied();
             // One that goes has handed it to its parent.
-            if snapshot.is_none_or(|id| ready(&id)) && self.reached.contains_key(volume.text("node")) {
+            if snapshot.is_none_or(|id| ready.contains(id)) && self.reached.contains_key(volume.text("node")) {
                 on.insert(volume.text("vm").to_owned(), snapshot.map(str::to_owned));
             }
         }

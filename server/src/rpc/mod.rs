@@ -272,6 +272,7 @@ mod tests {
         App::new(Parts {
             config: Config::default(),
             store: Store::open("sqlite::memory:").await.unwrap(),
+            installation: Default::default(),
             nodes: crate::nodes::Nodes::new(tokio::sync::mpsc::unbounded_channel().0),
             node_events: tokio::sync::mpsc::unbounded_channel().0,
             drift: Default::default(),

@@ -25,7 +25,7 @@ use axum::{
     extract::{
         Path, State,
         rejection::PathRejection,
-        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection},
     },
     http::{HeaderMap, StatusCode, Uri, header},
     response::Response,
@@ -86,7 +86,7 @@ pub(super) async fn vnc(
                 let mut bytes = Messages { socket, rest: Bytes::new() };
                 let why = vnc::browse(&app, &node, vm, &caller, &mut bytes).await;
                 tracing::info!(%vm, why, "a VNC session has ended");
-                close(&mut bytes.socket, &why).await;
+                close(&app, &mut bytes.socket, &why).await;
             }),
         Err(error) => respond_error(&error, request_id),
     }
@@ -123,7 +123,7 @@ pub(super) async fn serial(
                     why = outlived(&app, &caller) => why,
                 };
                 tracing::info!(%vm, why, "a session on a serial line has ended");
-                close(&mut socket, &why).await;
+                close(&app, &mut socket, &why).await;
             })
         }
         Err(error) => respond_error(&error, request_id),
@@ -286,10 +286,11 @@ fn noted(session: &Session, text: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// Says goodbye, with the reason, as far as the client takes it in.
-async fn close(socket: &mut WebSocket, why: &str) {
+/// Says goodbye, with the reason, as far as the client takes it in. A server that stops is away, which says that it may come back.
+async fn close(app: &App, socket: &mut WebSocket, why: &str) {
     let end = (0..=why.len().min(REASON_MAX)).rev().find(|end| why.is_char_boundary(*end)).unwrap_or(0);
-    let frame = CloseFrame { code: axum::extract::ws::close_code::NORMAL, reason: why[..end].into() };
+    let code = if app.consoles.stop.is_cancelled() { close_code::AWAY } else { close_code::NORMAL };
+    let frame = CloseFrame { code, reason: why[..end].into() };
     let _ = tokio::time::timeout(Duration::from_secs(2), socket.send(Message::Close(Some(frame)))).await;
 }
 

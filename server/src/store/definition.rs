@@ -4,7 +4,7 @@ use super::{NewEvent, Store, event, failed, from_json, parse_uuid, to_json};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// What there is to be known of a definition.
@@ -42,20 +42,24 @@ impl Store {
         rows.iter().map(|row| Ok((parse_uuid(row.get("vm"))?, from_json(row.get("seen"))?))).collect()
     }
 
-    /// Notes what is known of a VM's definition, and tells that it was changed, in one. Nothing happens when the VM is gone.
-    pub async fn know(&self, vm: Uuid, definition: &Definition, told: Option<NewEvent>) -> Result<()> {
+    /// Notes what is known of VMs' definitions, and tells that one was changed, in one. Nothing happens to those that are gone, nor
+    /// is it told when all are.
+    pub async fn know(&self, definitions: &HashMap<Uuid, Definition>, told: Option<NewEvent>) -> Result<()> {
+        if definitions.is_empty() {
+            return Ok(());
+        }
         let doing = "note a definition";
         let mut transaction = self.begin().await?;
-        let noted = sqlx::query(
-            "insert into definition (vm, seen) select id, $2 from vm where id = $1
-             on conflict (vm) do update set seen = excluded.seen",
-        )
-        .bind(vm.to_string())
-        .bind(to_json(definition)?)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-        if noted.rows_affected() > 0
+        let mut noted = 0;
+        for (vm, definition) in definitions {
+            let insert = sqlx::query(
+                "insert into definition (vm, seen) select id, $2 from vm where id = $1
+                 on conflict (vm) do update set seen = excluded.seen",
+            );
+            let inserted = insert.bind(vm.to_string()).bind(to_json(definition)?).execute(&mut *transaction).await;
+            noted += inserted.map_err(failed(doing))?.rows_affected();
+        }
+        if noted > 0
             && let Some(told) = told
         {
             event::insert(&mut transaction, &[told]).await?;

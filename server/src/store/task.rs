@@ -80,6 +80,8 @@ pub struct StepBegun {
     pub makes: Option<Made>,
     /// Steps that have ended since.
     pub ended: Vec<Ended>,
+    /// Steps that come right after it or beside it, which are journalled with it.
+    pub foretold: Vec<StepBegun>,
 }
 
 impl Store {
@@ -354,23 +356,25 @@ impl TaskRecord {
     }
 }
 
-/// Adds a step, within the transaction that is all that it does, or before it begins.
+/// Adds a step with those that are foretold, within the transaction that is all that it does, or before it begins.
 pub(super) async fn begin_step(transaction: &mut Transaction<'_, Any>, step: &StepBegun) -> Result<()> {
     end_steps(transaction, step.task, &step.ended).await?;
-    sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
-        .bind(step.task.to_string())
-        .bind(step.seq)
-        .bind(&step.name)
-        .bind(step.undo.clone())
-        .bind(StepState::Started.as_str())
-        .bind(Time::now().0)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("journal a step"))?;
-    match &step.makes {
-        Some(makes) => made::note(transaction, step.task, makes).await,
-        None => Ok(()),
+    for step in std::iter::once(step).chain(&step.foretold) {
+        sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
+            .bind(step.task.to_string())
+            .bind(step.seq)
+            .bind(&step.name)
+            .bind(step.undo.clone())
+            .bind(StepState::Started.as_str())
+            .bind(Time::now().0)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("journal a step"))?;
+        if let Some(makes) = &step.makes {
+            made::note(transaction, step.task, makes).await?;
+        }
     }
+    Ok(())
 }
 
 async fn end_steps(transaction: &mut Transaction<'_, Any>, task: Uuid, ended: &[Ended]) -> Result<()> {

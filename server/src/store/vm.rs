@@ -129,11 +129,13 @@ const FORGET: [&str; 6] = [
 ];
 
 impl Store {
-    /// Adds a VM, in one with the beginning of the step that does it. Its name may be taken.
-    pub async fn insert_vm(&self, vm: &VmRecord, step: &StepBegun) -> Result<()> {
+    /// Adds a VM with its system volume, both still being made, in one with the beginning of the step that does it. Its name may be
+    /// taken; the template that the volume stands on may be on its way out, which is `wrong_state`.
+    pub async fn insert_vm(&self, vm: &VmRecord, system: &VolumeRecord, step: &StepBegun) -> Result<()> {
         let mut transaction = self.begin().await?;
         begin_step(&mut transaction, step).await?;
         insert(&mut transaction, vm).await?;
+        volume::insert(&mut transaction, system).await?;
         self.commit(transaction, "add a VM").await
     }
 
@@ -188,7 +190,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a VM ready and ends the journal of the task that made it, in one with the beginning of the step that does it: from
+    /// Makes a VM and its system volume ready and ends the journal of the task that made it, in one with the beginning of the step that does it: from
     /// here on a crash takes nothing back.
     pub async fn vm_is_ready(&self, vm: &mut VmRecord, step: &StepBegun) -> Result<()> {
         let mut transaction = self.begin().await?;
@@ -201,6 +203,11 @@ impl Store {
             .await
             .map_err(failed("make a VM ready"))?;
         expect_one(updated.rows_affected(), &format!("VM {}", vm.name))?;
+        sqlx::query("update volume set phase = 'ready', revision = revision + 1 where vm = $1 and phase = 'creating'")
+            .bind(vm.id.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("make a volume ready"))?;
         close_journal(&mut transaction, step.task).await?;
         self.commit(transaction, "make a VM ready").await?;
         vm.phase = VmPhase::Ready;

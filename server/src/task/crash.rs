@@ -1,6 +1,7 @@
 //! Places where a test can kill or fail the server, or make it deaf. Debug builds only.
 
 use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A point in the life of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,18 +14,27 @@ pub(super) enum Point {
     Undone,
 }
 
-/// Dies by SIGKILL where `VMYARD_CRASH_AT` is `<step>:<before|after|undone>`, fails where `VMYARD_FAIL_AT` is.
+/// Dies by SIGKILL where `VMYARD_CRASH_AT` is `<step>:<before|after|undone>`, fails where `VMYARD_FAIL_AT` is. Where `VMYARD_STOP_AT`
+/// is, it stops once by SIGSTOP, until a test has done something to the node and lets it go on.
 pub(super) fn at(step: &str, point: Point) -> Result<()> {
     if !cfg!(debug_assertions) {
         return Ok(());
     }
     let here = format!("{step}:{point:?}").to_lowercase();
-    if std::env::var("VMYARD_CRASH_AT").is_ok_and(|wanted| wanted == here) {
-        // What kill -9 does: no destructor, no flush, no signal handler.
+    let is_here = |variable| std::env::var(variable).is_ok_and(|wanted| wanted == here);
+    let signal = |signal: &str| {
         let pid = std::process::id().to_string();
-        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+        let _ = std::process::Command::new("kill").args([signal, pid.as_str()]).status();
+    };
+    if is_here("VMYARD_CRASH_AT") {
+        // What kill -9 does: no destructor, no flush, no signal handler.
+        signal("-9");
     }
-    if std::env::var("VMYARD_FAIL_AT").is_ok_and(|wanted| wanted == here) {
+    static HAS_STOPPED: AtomicBool = AtomicBool::new(false);
+    if is_here("VMYARD_STOP_AT") && !HAS_STOPPED.swap(true, Ordering::SeqCst) {
+        signal("-STOP");
+    }
+    if is_here("VMYARD_FAIL_AT") {
         return Err(Error::Unsupported { detail: format!("a test asked for a failure at {here}"), hint: None });
     }
     Ok(())

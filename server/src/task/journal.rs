@@ -78,9 +78,25 @@ pub struct Task {
     /// Steps whose end is not journalled yet. It is with the next one's beginning, or the task's end: a write less for each, and
     /// an undo treats a begun step like a done one.
     ended: Arc<Mutex<Vec<Ended>>>,
+    foretold: Arc<Mutex<Foretold>>,
+}
+
+/// Steps that are journalled before their turn.
+#[derive(Default)]
+struct Foretold {
+    /// Those that go with the next write.
+    asked: Vec<(String, Undo)>,
+    /// Those that are written: number, name and undo.
+    written: Vec<(i64, String, Option<String>)>,
 }
 
 impl Task {
+    /// Has a step's beginning journalled with that of the next step, for one that comes right after it or beside it: a write less.
+    /// It is still run by [`Task::step`], with the same name and undo.
+    pub fn foretell(&self, name: &str, undo: Undo) {
+        lock(&self.foretold).asked.push((name.to_owned(), undo));
+    }
+
     /// Runs a step: journals `undo`, then does `action`. `name` says what it does.
     /// A task that has been cancelled begins no step.
     pub async fn step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
@@ -118,44 +134,69 @@ impl Task {
             crash::at(name, Point::Before)?;
             action(Arc::clone(&step)).await
         };
-        let done = done.await;
-        if done.is_err() {
-            lock(&self.ended).extend(step.ended.iter().copied());
-        }
-        self.end(&step, done)
+        let done = self.written(&step, done.await);
+        self.end(step.seq, name, done)
     }
 
     async fn run_step<T>(&self, name: &str, undo: Option<Undo>, action: impl Future<Output = Result<T>>) -> Result<T> {
-        let step = self.begin(name, undo)?;
-        let begun = self.app.store.insert_step(&step).await;
-        if begun.is_err() {
-            lock(&self.ended).extend(step.ended.iter().copied());
-        }
-        begun?;
+        let seq = match self.foretold(name, undo.as_ref())? {
+            Some(seq) => seq,
+            None => {
+                let step = self.begin(name, undo)?;
+                self.written(&step, self.app.store.insert_step(&step).await)?;
+                step.seq
+            }
+        };
         crash::at(name, Point::Before)?;
-        self.end(&step, action.await)
+        self.end(seq, name, action.await)
+    }
+
+    /// The number of a step that is journalled already.
+    fn foretold(&self, name: &str, undo: Option<&Undo>) -> Result<Option<i64>> {
+        let undo = undo.map(written_undo).transpose()?;
+        let written = &mut lock(&self.foretold).written;
+        let at = written.iter().position(|(_, its_name, its_undo)| its_name == name && *its_undo == undo);
+        Ok(at.map(|at| written.swap_remove(at).0))
+    }
+
+    /// Notes what the write of a step's beginning has brought, or has not.
+    fn written<T>(&self, step: &StepBegun, done: Result<T>) -> Result<T> {
+        match &done {
+            Ok(_) => {
+                let foretold = step.foretold.iter().map(|one| (one.seq, one.name.clone(), one.undo.clone()));
+                lock(&self.foretold).written.extend(foretold);
+            }
+            Err(_) => lock(&self.ended).extend(step.ended.iter().copied()),
+        }
+        done
     }
 
     /// Notes that a step has ended. What failed because it was cancelled is said to have been cancelled.
-    fn end<T>(&self, step: &StepBegun, done: Result<T>) -> Result<T> {
+    fn end<T>(&self, seq: i64, name: &str, done: Result<T>) -> Result<T> {
         let value = done.map_err(|error| if self.is_cancelled() { Error::Cancelled } else { error })?;
-        crash::at(&step.name, Point::After)?;
-        lock(&self.ended).push(Ended { seq: step.seq, at: Time::now() });
+        crash::at(name, Point::After)?;
+        lock(&self.ended).push(Ended { seq, at: Time::now() });
         Ok(value)
     }
 
     /// What is journalled of a step's beginning.
     fn begin(&self, name: &str, undo: Option<Undo>) -> Result<StepBegun> {
-        let makes = undo.as_ref().and_then(Undo::makes);
-        let undo = undo.map(|undo| serde_json::to_string(&undo)).transpose();
-        Ok(StepBegun {
-            task: self.id,
-            seq: self.next_step.fetch_add(1, Ordering::SeqCst),
-            name: name.to_owned(),
-            undo: undo.map_err(|error| Error::Internal(format!("journal an undo: {error}")))?,
-            makes,
-            ended: std::mem::take(&mut *lock(&self.ended)),
-        })
+        let one = |name: &str, undo: Option<Undo>| {
+            Ok::<_, Error>(StepBegun {
+                task: self.id,
+                seq: self.next_step.fetch_add(1, Ordering::SeqCst),
+                name: name.to_owned(),
+                undo: undo.as_ref().map(written_undo).transpose()?,
+                makes: undo.as_ref().and_then(Undo::makes),
+                ended: Vec::new(),
+                foretold: Vec::new(),
+            })
+        };
+        let mut step = one(name, undo)?;
+        let asked = std::mem::take(&mut lock(&self.foretold).asked);
+        step.foretold = asked.into_iter().map(|(name, undo)| one(&name, Some(undo))).collect::<Result<_>>()?;
+        step.ended = std::mem::take(&mut *lock(&self.ended));
+        Ok(step)
     }
 
     /// Notes how many bytes of a copy are done, and says whether to go on with it. May be called often: only whole
@@ -176,6 +217,11 @@ impl Task {
         }
         !self.is_cancelled()
     }
+}
+
+/// An undo as the journal has it.
+fn written_undo(undo: &Undo) -> Result<String> {
+    serde_json::to_string(undo).map_err(|error| Error::Internal(format!("journal an undo: {error}")))
 }
 
 /// The tasks at work in this process.
@@ -305,7 +351,8 @@ where
     app.store.insert_task(&record, token, Some(&entry)).await?;
     let (sender, outcome) = watch::channel(None);
     let ended = Arc::<Mutex<Vec<Ended>>>::default();
-    let task = Task { app: app.clone(), id, next_step: Arc::new(AtomicI64::new(0)), ended: Arc::clone(&ended) };
+    let task =
+        Task { app: app.clone(), id, next_step: Arc::default(), ended: Arc::clone(&ended), foretold: Arc::default() };
     let (app_, owner, held, run) = (app.clone(), caller.token, work.held, work.run);
     let at_work = app.tasks.at_work(id);
     app.tasks.tracker.spawn(async move {

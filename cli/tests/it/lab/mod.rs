@@ -16,7 +16,13 @@ pub mod follower;
 pub mod login;
 mod node;
 pub mod server;
+// The bench has no use for it.
+#[allow(dead_code)]
+pub mod shown;
 mod socket;
+// The bench has no use for it.
+#[allow(dead_code)]
+pub mod ssh;
 // The bench has no use for it.
 #[allow(dead_code)]
 pub mod trouble;
@@ -45,6 +51,7 @@ use std::{
 pub struct Lab {
     // Fields are dropped in this order: the server before its node, the directory last.
     pub server: Server,
+    _sshd: Option<ssh::Sshd>,
     pub node: NodeProcess,
     pub dir: Directory,
     counter: AtomicU32,
@@ -81,12 +88,28 @@ impl Lab {
         Lab::over(settings, if remote { NodeProcess::start_remote } else { NodeProcess::start })
     }
 
+    /// A lab whose node is reached by ssh.
+    #[allow(dead_code)]
+    pub fn over_ssh() -> Lab {
+        let dir = Directory::new();
+        let node = NodeProcess::start_remote(&dir.path.join("node"));
+        let sshd = ssh::Sshd::start(&node);
+        let config = node.config("").replace(node.uri(), &sshd.uri("&no_verify=1"));
+        fs::write(dir.path.join("vmyard.toml"), config).unwrap();
+        let server = ssh::stranger(&dir.path);
+        Lab::of(dir, node, Some(sshd), server)
+    }
+
     fn over(settings: &str, start: fn(&Path) -> NodeProcess) -> Lab {
         let dir = Directory::new();
         let node = start(&dir.path.join("node"));
         fs::write(dir.path.join("vmyard.toml"), node.config(settings)).unwrap();
         let server = Server::start(&dir.path, &[]);
-        let lab = Lab { server, node, dir, counter: AtomicU32::new(0) };
+        Lab::of(dir, node, None, server)
+    }
+
+    fn of(dir: Directory, node: NodeProcess, sshd: Option<ssh::Sshd>, server: Server) -> Lab {
+        let lab = Lab { server, _sshd: sshd, node, dir, counter: AtomicU32::new(0) };
         lab.ok(
             "register-template",
             json!({"name": "tiny", "file": tiny(), "default_user": "tiny", "guest_agent": true}),

@@ -11,6 +11,8 @@ use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 pub const POINTS: [&str; 2] = ["before", "after"];
 pub const HOWS: [&str; 2] = ["VMYARD_CRASH_AT", "VMYARD_FAIL_AT"];
+/// Snapshots, each on the one before, with what is on the disks then.
+pub const TREE: [(&str, u8); 3] = [("root", 1), ("middle", 2), ("leaf", 3)];
 const PLACE: &str = "128k";
 const LENGTH: &str = "64k";
 const SOON: Duration = Duration::from_secs(100);
@@ -139,6 +141,36 @@ impl Scene<'_> {
         });
     }
 
+    /// Takes the snapshots of [`TREE`], cuts the deletion of one by `cut`, deletes it where that came to nothing, and looks whether the
+    /// others and the disks are as they were; then all go. Returns whether it was still there after `cut`.
+    #[track_caller]
+    pub fn delete_cut(&mut self, gone: &str, what: &str, cut: impl FnOnce(&mut Scene<'_>, Value)) -> bool {
+        for (name, pattern) in TREE {
+            self.write(pattern);
+            self.lab.ok("create-snapshot", json!({"vm": "scene", "name": name}));
+        }
+        self.write(4);
+        let body = json!({"vm": "scene", "snapshot": gone});
+        cut(self, body.clone());
+        let stayed = self.names().contains(&gone.to_owned());
+        if stayed {
+            self.lab.ok("delete-snapshot", body);
+        }
+        self.wait_until_merged(what);
+        let others = || TREE.into_iter().filter(|(name, _)| *name != gone);
+        for (name, pattern) in others() {
+            self.snapshot_has(name, pattern, what);
+        }
+        self.has(4, what);
+        self.agrees(what);
+        for (name, _) in others() {
+            self.lab.ok("delete-snapshot", json!({"vm": "scene", "snapshot": name}));
+        }
+        self.wait_until_merged(what);
+        self.has(4, what);
+        stayed
+    }
+
     /// libvirtd may die by itself (9.0, when it is asked about a domain just after it was started again); a machine's own would
     /// be started by systemd.
     ///
@@ -249,6 +281,11 @@ impl Scene<'_> {
     /// Kills the VM's QEMU, and waits until Vmyard has seen it.
     pub fn kill_qemu(&mut self) {
         signal("-9", &self.qemu().unwrap());
+        self.is_off();
+    }
+
+    /// Its QEMU is dead: waits until Vmyard has seen it.
+    pub fn is_off(&mut self) {
         self.on = false;
         eventually("it is off", SOON, || {
             (self.lab.ok("describe-vm", json!({"vm": "scene"}))["state"] == "shutoff").then_some(())

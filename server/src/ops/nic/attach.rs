@@ -4,7 +4,7 @@ use super::reply;
 use crate::{
     Context, Error, Result, interfaces, observe,
     ops::vm::{self, nics},
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{
     Rpc,
@@ -15,8 +15,7 @@ use api::{
 /// `attach-network`
 pub async fn attach(context: Context, request: AttachNetwork) -> Result<Work<NicOfVm>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, held) = vm::Subject::lock(app, &request.vm, &locks, context.task, AttachNetwork::NAME)?;
+    let (vm, held) = vm::Subject::lock_whole(app, &request.vm, context.task, AttachNetwork::NAME).await?;
     let mut record = vm.record("interfaces", "attach-interface")?.clone();
     // State and definition as they are now, which the index takes in.
     vm.power(app).await?;

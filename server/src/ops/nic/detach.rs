@@ -7,7 +7,7 @@ use crate::{
         vm::{self, Device, wrong_power},
         volume::detach::TIMEOUT_S,
     },
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{Rpc, nic::DetachNetwork, vm::Vm};
 use hypervisor::domain::Power;
@@ -16,8 +16,7 @@ use std::time::Duration;
 /// `detach-network`
 pub async fn detach(context: Context, request: DetachNetwork) -> Result<Work<Vm>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, held) = vm::Subject::lock(app, &request.vm, &locks, context.task, DetachNetwork::NAME)?;
+    let (vm, held) = vm::Subject::lock_whole(app, &request.vm, context.task, DetachNetwork::NAME).await?;
     vm.record("interfaces", "detach-interface")?;
     let nics = with(&vm, &request.mac).await?;
     let power = match nics.live(&request.mac) {

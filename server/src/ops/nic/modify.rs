@@ -4,7 +4,7 @@ use super::{reply, with};
 use crate::{
     Context, Error, Result, observe,
     ops::vm::Subject,
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{
     Rpc,
@@ -21,8 +21,7 @@ pub async fn modify(context: Context, request: ModifyNic) -> Result<Work<NicOfVm
     if change == NicChange::default() {
         return Err(Error::field("", "at least one of link, rx_kb_per_s and tx_kb_per_s is needed"));
     }
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, held) = Subject::lock(app, &request.vm, &locks, context.task, ModifyNic::NAME)?;
+    let (vm, held) = Subject::lock_whole(app, &request.vm, context.task, ModifyNic::NAME).await?;
     vm.record("interfaces", "domif-setlink")?;
     let nics = with(&vm, mac).await?;
     let Some((is, _)) = nics.live(mac).zip(nics.defined(mac)) else {

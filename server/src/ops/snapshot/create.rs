@@ -80,14 +80,15 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
     let rows = app.store.volumes_of_vm(vm.id).await?;
     let views = rows.iter().map(|row| async { (row.id, vm.node.volume(row.pool, &row.file).await) });
     // Side by side: each is a call to the node.
-    let (power, foreign, disks, views) = tokio::join!(
-        vm.power(app),
-        vm.node.foreign_snapshots(vm.id),
-        vm.node.disks(vm.id),
-        futures::future::join_all(views)
-    );
+    let (domain, kept, views) =
+        tokio::join!(vm.text(), vm.node.kept_by_libvirt(vm.id), futures::future::join_all(views));
     let mut views: HashMap<Uuid, _> = views.into_iter().collect();
-    let power = power?;
+    let domain = domain?;
+    let kept = kept?;
+    if kept.memory {
+        return Err(vm.suspended());
+    }
+    let power = domain.power;
     let on = power != Power::Off;
     if request.memory && !on {
         return Err(Error::field("memory", format!("is not there to be saved: VM {name} is shutoff")));
@@ -96,25 +97,23 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         let message = "can't be required together with memory, which has what the guest has not written yet";
         return Err(Error::field("quiesce", message));
     }
-    let seen = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
-    let agent = seen.as_ref().is_some_and(|view| view.agent_connected);
+    let agent = domain.live.agent_connected;
     if request.quiesce == Quiesce::Require && on && !(agent && power == Power::Running) {
         return Err(Error::AgentUnavailable {
             detail: format!("the guest agent of VM {name} does not answer, and quiesce is required"),
             hint: "leave quiesce out to take the snapshot without it".to_owned(),
         });
     }
-    let foreign = foreign?;
-    if foreign > 0 {
+    if kept.snapshots > 0 {
         return Err(Error::Unsupported {
             detail: format!(
-                "VM {name} has {foreign} snapshots of libvirt's own, which Vmyard's would get in the way of"
+                "VM {name} has {} snapshots of libvirt's own, which Vmyard's would get in the way of",
+                kept.snapshots
             ),
             hint: Some(format!("virsh snapshot-delete {} … on node {}", record.domain, vm.node.name())),
         });
     }
-    let disks = disks?.ok_or_else(|| Error::not_found("domain of VM", name))?;
-    let volumes = volumes(vm, &disks, rows, &request.exclude_disks)?;
+    let volumes = volumes(vm, &domain.disks(), rows, &request.exclude_disks)?;
     let id = Uuid::now_v7();
     let mut frozen = Vec::new();
     let mut moves = Vec::new();
@@ -139,7 +138,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             size_bytes: view.capacity,
         });
     }
-    let size = seen.map_or((record.spec.vcpus, record.spec.memory_mib), |view| (view.vcpus, view.memory_mib));
+    let size = (domain.live.vcpus, domain.live.memory_mib);
     let memory = match request.memory {
         true => Some(memory_file(vm, &moves, id, size.1).await?),
         false => None,
@@ -286,16 +285,17 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
     let taken = &record;
-    let record_it = task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
+    let delete = |one: &Move| Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
+    for one in &moves {
+        task.foretell("make-overlay", delete(one));
+    }
+    task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
         app.store.insert_snapshot(taken, &disks, &step).await
-    });
-    let make_overlays = moves.iter().map(|one| {
-        let delete = Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
-        make_overlay(task, &node, one, Backing::qcow2(&one.base), delete)
-    });
+    })
+    .await?;
+    let make_overlays = moves.iter().map(|one| make_overlay(task, &node, one, Backing::qcow2(&one.base), delete(one)));
     // Side by side, each to its end: one that fails doesn't cut the others in half.
-    let (recorded, made) = tokio::join!(record_it, futures::future::join_all(make_overlays));
-    recorded?;
+    let made = futures::future::join_all(make_overlays).await;
     made.into_iter().collect::<Result<Vec<()>>>()?;
     if let Some(memory) = &record.spec.memory {
         let delete = delete_kept(&record, memory, OrphanKind::Memory);
@@ -316,6 +316,12 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
             }
             let watch = node.watch_pauses(vm);
             let quiesced = freeze(&node, &record, &moves, quiesce).await?;
+            if !layers::has_memory(&node, &record).await? {
+                return Err(Error::WrongState {
+                    detail: format!("VM {} went off before its memory was saved", record.spec.vm_name),
+                    hint: Some("take the snapshot without memory, or start it first (start-vm)".to_owned()),
+                });
+            }
             let sure = record.spec.memory.is_some() && record.spec.vm_state == SnapshotVmState::Running;
             Ok((quiesced, watch.total(sure).await.as_millis() as u64))
         })
@@ -329,12 +335,7 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     // What the domain is like by now hangs on nothing of that.
     let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
     made_ready?;
-    layers::sync(app, &moves).await?;
-    if let Some(memory) = &record.spec.memory {
-        // libvirt has written the file without telling its pool.
-        node.refresh_pool(memory.pool).await.unwrap_or_else(|error| tracing::warn!(%error, "a pool is not refreshed"));
-    }
-    Ok(())
+    layers::sync(app, &moves).await
 }
 
 fn delete_kept(record: &SnapshotRecord, file: &Image, kind: OrphanKind) -> Undo {

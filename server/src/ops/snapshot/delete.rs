@@ -3,7 +3,8 @@
 //!
 //! An image on which nothing stands is deleted. One on which one other stands is merged with that: under a running guest the
 //! upper one into the lower one (block commit), which then takes the upper one's place; of images that nobody uses what the
-//! upper one needs is copied into it (qemu-img rebase), and the lower one goes.
+//! upper one needs is copied into it (qemu-img rebase), and the lower one goes. Where qemu-img can't be run, those go as under
+//! a guest, in a domain of our own.
 
 use super::find;
 use crate::{
@@ -116,8 +117,7 @@ async fn may_go(app: &App, node: &Node, record: &SnapshotRecord) -> Result<bool>
     let merges = match power {
         Some(Power::Running) => true,
         Some(Power::Paused) => false,
-        Some(Power::Off) => node.is_local(),
-        None => true,
+        Some(Power::Off) | None => true,
     };
     let disks = app.store.disks_of_snapshot(record.id).await?;
     let mut may = disks.is_empty();
@@ -187,7 +187,7 @@ async fn merge(
     // Halfway, only the mark on the snapshot tells which of the two images has become what.
     app.manifests.write_ahead().await;
     match user(app, node, record, disk, upper.path()).await? {
-        User::Nobody(_held) => offline(app, node, disk, &upper).await,
+        User::Nobody(_held) => offline(app, node, disk, &upper, task).await,
         User::Running(vm, _held) => live(app, node, vm, disk, &upper, task).await,
         User::Cannot(why) => Ok(Outcome::Stays(why)),
     }
@@ -266,8 +266,12 @@ async fn user(app: &App, node: &Node, record: &SnapshotRecord, frozen: &FrozenDi
     };
     let Some(disks) = node.disks(vm).await? else { return Ok(User::Nobody(held)) };
     match disks.power {
-        _ if !disks.live.iter().any(|disk| disk.is_on(path)) => Ok(User::Nobody(held)),
+        // Its memory knows the images below its disks.
+        Power::Off if node.has_saved_memory(vm).await? => Ok(User::Cannot(format!(
+            "VM {name} is suspended with its memory (virsh managedsave); it goes on when the VM runs"
+        ))),
         Power::Off => Ok(User::Nobody(held)),
+        _ if !disks.live.iter().any(|disk| disk.is_on(path)) => Ok(User::Nobody(held)),
         Power::Running => Ok(User::Running(vm, held)),
         Power::Paused => Ok(User::Cannot(format!("VM {name} is paused; it goes on when the VM runs or is off"))),
     }
@@ -282,19 +286,10 @@ async fn live(
     upper: &Above,
     task: Option<&Task>,
 ) -> Result<Outcome> {
-    // What stands on the upper one beside the guest's own chain would stand on an image that is not one any more.
-    let on_upper = app.store.above(node.name(), upper.path()).await?.len();
-    if on_upper > 1 || (on_upper == 1 && matches!(upper, Above::Volume(..))) {
-        return Ok(Outcome::Stays(format!("{on_upper} images stand on {}", upper.path())));
+    if let Err(stays) = stands_on_upper(app, node, upper).await? {
+        return Ok(stays);
     }
-    let merge = Merge { into: disk.image.path.clone(), from: upper.path().to_owned() };
-    let watched = task.cloned();
-    let progress = move |done, total| {
-        if let Some(task) = &watched {
-            task.progress(done, total);
-        }
-    };
-    match node.merge_live(vm, &merge, progress).await {
+    match node.merge_live(vm, &merge_of(disk, upper), progress_of(task)).await {
         Ok(()) => {}
         Err(error) if error.kind == ErrorKind::WrongState => return Ok(Outcome::Stays(error.to_string())),
         Err(error) => return Err(error.into()),
@@ -309,9 +304,62 @@ async fn live(
     outcome
 }
 
+/// The image that stands on the upper one of two that are to become the lower one, if there is one; with more, or where the
+/// upper one is a volume's, something would stand on an image that is not one any more.
+async fn stands_on_upper(app: &App, node: &Node, upper: &Above) -> Result<std::result::Result<Option<Above>, Outcome>> {
+    let mut above = app.store.above(node.name(), upper.path()).await?;
+    if above.len() > 1 || (above.len() == 1 && matches!(upper, Above::Volume(..))) {
+        return Ok(Err(Outcome::Stays(format!("{} images stand on {}", above.len(), upper.path()))));
+    }
+    Ok(Ok(above.pop()))
+}
+
+fn merge_of(disk: &FrozenDisk, upper: &Above) -> Merge {
+    Merge { into: disk.image.path.clone(), from: upper.path().to_owned() }
+}
+
+fn progress_of(task: Option<&Task>) -> impl Fn(u64, u64) + Send + 'static {
+    let watched = task.cloned();
+    move |done, total| {
+        if let Some(task) = &watched {
+            task.progress(done, total);
+        }
+    }
+}
+
+/// Merges the image above into a snapshot's, both nobody's, by a domain of our own. A VM that has the volume is off, and goes on
+/// with the lower one.
+async fn by_helper(app: &App, node: &Node, disk: &FrozenDisk, upper: &Above, task: Option<&Task>) -> Result<Outcome> {
+    let top = match stands_on_upper(app, node, upper).await? {
+        Ok(top) => top,
+        Err(stays) => return Ok(stays),
+    };
+    let path = top.as_ref().map_or(upper.path(), Above::path);
+    node.merge_unused(path, &merge_of(disk, upper), progress_of(task)).await?;
+    node.look_again(&disk.image.path).await;
+    // A job that failed ends like one that is done; the header of what stood on the upper one tells.
+    if top.is_some() && !took_in(app, node, disk, upper).await? {
+        return Ok(Outcome::Stays(format!("{} was not merged; it is tried again", upper.path())));
+    }
+    let holder = match upper {
+        Above::Volume(volume, _) => app.store.volume(*volume).await?.and_then(|volume| volume.vm),
+        Above::Frozen(_) => None,
+    };
+    if let Some(vm) = holder {
+        let switch = Switch { from: upper.path().to_owned(), to: disk.image.path.clone() };
+        match node.switch_disks(vm, &[switch]).await {
+            // Its domain was undefined outside of Vmyard.
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            switched => switched?,
+        }
+        observe::refresh_after(app, node, vm).await;
+    }
+    end_taking_in(app, node, disk, upper).await
+}
+
 /// Copies what the image above needs of a snapshot's into it; both are nobody's now. Where the upper one's header names what is
 /// below the lower one already, only the rows are behind.
-async fn offline(app: &App, node: &Node, disk: &FrozenDisk, upper: &Above) -> Result<Outcome> {
+async fn offline(app: &App, node: &Node, disk: &FrozenDisk, upper: &Above, task: Option<&Task>) -> Result<Outcome> {
     let stands_on = backing(node, upper).await?;
     if stands_on != disk.backing && stands_on.as_ref() != Some(&disk.image.path) {
         return Ok(Outcome::Stays(format!("{} doesn't stand on {}, as it should", upper.path(), disk.image.path)));
@@ -323,9 +371,7 @@ async fn offline(app: &App, node: &Node, disk: &FrozenDisk, upper: &Above) -> Re
         };
         match node.rebase(upper.path(), below.as_ref()).await {
             Ok(()) => {}
-            Err(error) if error.kind == ErrorKind::Unsupported => {
-                return Ok(Outcome::Stays(format!("{error}; it goes on when the VM runs")));
-            }
+            Err(error) if error.kind == ErrorKind::Unsupported => return by_helper(app, node, disk, upper, task).await,
             Err(error) => return Err(error.into()),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     App, Context, Error, Result, admission, layers, nvram, observe,
     ops::vm::{self, wrong_power},
     store::{Image, Move, SnapshotPhase, SnapshotRecord},
-    task::{Lock, Outline, Task, Undo, Work},
+    task::{Outline, Task, Undo, Work},
 };
 use api::{
     Rpc,
@@ -22,8 +22,7 @@ use uuid::Uuid;
 /// `revert-to-snapshot`
 pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<Reverted>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, RevertToSnapshot::NAME)?;
+    let (vm, mut held) = vm::Subject::lock_whole(app, &request.vm, context.task, RevertToSnapshot::NAME).await?;
     let record = of_vm(app, vm.id, &request.snapshot).await?;
     if record.phase != SnapshotPhase::Ready {
         return Err(Error::Busy { detail: format!("snapshot {} is being taken", record.name), task: None });

@@ -18,13 +18,6 @@ pub async fn create_vm(context: Context, request: CreateVmFromSnapshot) -> Resul
     let app = &context.app;
     let record = find(app, request.vm.as_deref(), &request.snapshot).await?;
     let (disk, held) = ground(&context, &record, "vda", CreateVmFromSnapshot::NAME).await?;
-    let node = app.node(&record.node)?;
-    if request.independent && !node.is_local() {
-        return Err(Error::Unsupported {
-            detail: format!("node {} is another machine, where nothing can be copied out of a snapshot", node.name()),
-            hint: Some("leave independent out: the disk stands on the snapshot's image then".to_owned()),
-        });
-    }
     let (was, independent) = (&record.spec.vm, request.independent);
     let request = CreateVm {
         name: request.name,

@@ -11,7 +11,7 @@ use crate::{
     attachments,
     claims::Claim,
     nvram, observe,
-    ops::{copies, template},
+    ops::{copies, template, volume::lies_at},
     seed::Seed,
     seeds,
     store::{
@@ -43,8 +43,8 @@ struct Draft {
     context: Context,
     /// The seed's ISO image.
     seed: Option<Vec<u8>>,
-    /// The system disk's id.
-    disk: Uuid,
+    /// The system disk.
+    disk: VolumeRecord,
     /// The domain, but for what is known only when it is made: where its disk is, and QEMU's VNC password.
     domain: DomainSpec,
     start: bool,
@@ -177,7 +177,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         created_at: Time::now(),
         revision: 1,
     };
-    let disk = Uuid::now_v7();
+    let disk = system_disk(&record, &pool, over.as_ref());
     let domain = DomainSpec {
         id: record.id,
         name: record.domain.clone(),
@@ -187,9 +187,9 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         memory_mib: request.memory_mib,
         max_memory_mib,
         system_disk: SystemDisk {
-            path: pool.path_of(&system_file(disk)),
-            format: "qcow2".to_owned(),
-            serial: attachments::serial(disk),
+            path: disk.path.clone(),
+            format: disk.format.clone(),
+            serial: attachments::serial(disk.id),
         },
         nvram: (request.firmware == Firmware::Uefi).then(|| pool.path_of(&nvram::file_of(id))),
         seed: seed.as_ref().and_then(|_| Some(format!("{}/{}", seeds.path.as_deref()?, seeds::seed_file(id)))),
@@ -198,7 +198,7 @@ async fn check(context: &Context, request: CreateVm, over: Option<Over>) -> Resu
         nics: specs,
         serial_log: seeds::serial_log(&seeds, id),
         vnc_password: String::new(),
-        metadata: metadata(&record, Some(disk)),
+        metadata: metadata(&record, Some(disk.id)),
     };
     Ok(Draft {
         record,
@@ -224,10 +224,20 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let (vm, node) = (draft.record.id, &draft.node);
     let on = || node.name().to_owned();
 
-    let record = &draft.record;
+    let (pool, file, kind) = (draft.pool.uuid, draft.disk.file.clone(), OrphanKind::Volume);
+    let delete_disk = Undo::DeleteVolume { node: on(), pool, file, volume: Some(draft.disk.id), kind };
+    // Without a seed there is still the serial line's log, which a start makes.
+    let delete_seed = Undo::DeleteSeedFiles { node: on(), vm };
+    let waits = matches!(draft.ground, Some(Ground { image: copies::Image::Elsewhere(_), .. }));
+    if !waits {
+        task.foretell("make-system-disk", delete_disk.clone());
+        task.foretell("write-seed", delete_seed.clone());
+    }
+    let (record, volume) = (&draft.record, &draft.disk);
     task.step_in_store("record-vm", Some(Undo::ForgetVm { vm }), false, |step| async move {
-        app.store.insert_vm(record, &step).await?;
+        app.store.insert_vm(record, volume, &step).await?;
         app.index.put_record(record.clone());
+        app.index.put_volume(volume.clone());
         Ok(())
     })
     .await?;
@@ -242,13 +252,8 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         }
     };
 
-    let file = system_file(draft.disk);
-    let (pool, kind) = (draft.pool.uuid, OrphanKind::Volume);
-    let delete = Undo::DeleteVolume { node: on(), pool, file, volume: Some(draft.disk), kind };
-    let make_disk = task.step("make-system-disk", Some(delete), make_disk(app, &draft, backing.as_ref()));
-    // Without a seed there is still the serial line's log, which a start makes.
-    let delete = Undo::DeleteSeedFiles { node: on(), vm };
-    let write_seed = task.step("write-seed", Some(delete), async {
+    let make_disk = task.step("make-system-disk", Some(delete_disk), make_disk(&draft, backing.as_ref()));
+    let write_seed = task.step("write-seed", Some(delete_seed), async {
         if let Some(iso) = draft.seed.clone() {
             node.create_from_bytes(draft.seeds.uuid, &seeds::seed_file(vm), iso).await?;
         }
@@ -256,7 +261,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     });
     // Side by side, each to its end: one that fails doesn't cut the other in half.
     let (disk, seed) = tokio::join!(make_disk, write_seed);
-    let disk = disk?;
+    disk?;
     seed?;
     if let Some(over) = draft.over.as_ref().filter(|over| over.independent) {
         task.step("make-independent", None, make_independent(app, &draft, over, backing.as_ref())).await?;
@@ -283,7 +288,6 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
         task.step("keep-nvram", Some(delete), copy).await?;
     }
     let mut domain = draft.domain.clone();
-    domain.system_disk.path = disk.path;
     domain.vnc_password = crate::seed::random_text(8)?;
     let xml = xml(&domain)?;
     task.step("define-domain", Some(Undo::UndefineDomain { node: on(), vm }), async {
@@ -302,6 +306,7 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let make_ready = task.step_in_store("make-ready", None, true, |step| async move {
         let mut ready = record.clone();
         app.store.vm_is_ready(&mut ready, &step).await?;
+        attachments::sync(app, volume.id).await?;
         Ok(ready)
     });
     let (ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, node, vm));
@@ -309,44 +314,43 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     app.index.to_wire(vm)
 }
 
-/// libvirt's name for a system disk.
-fn system_file(disk: Uuid) -> String {
-    format!("{disk}.qcow2")
-}
-
 /// A template's image as a backing file.
 fn backing(template: &TemplateRecord, copy: &CopyRecord) -> Backing {
     Backing { path: copy.path.clone(), format: template.spec.format.clone() }
 }
 
-async fn make_disk(app: &App, draft: &Draft, template: Option<&Backing>) -> Result<VolumeRecord> {
-    let (file, bytes) = (system_file(draft.disk), draft.record.spec.disk_bytes);
+/// The system disk of a VM, which is still to be made.
+fn system_disk(vm: &VmRecord, pool: &PoolView, over: Option<&Over>) -> VolumeRecord {
+    let id = Uuid::now_v7();
+    let file = format!("{id}.qcow2");
+    VolumeRecord {
+        id,
+        name: format!("system-{}", vm.id),
+        node: vm.node.clone(),
+        pool: pool.uuid,
+        pool_name: pool.name.clone(),
+        path: pool.path_of(&file),
+        file,
+        format: "qcow2".to_owned(),
+        size_bytes: vm.spec.disk_bytes,
+        role: VolumeRole::System,
+        phase: VolumePhase::Creating,
+        vm: Some(vm.id),
+        device: Some("vda".to_owned()),
+        template: vm.spec.template,
+        base: over.map(|over| over.disk.image.path.clone()),
+        created_at: Time::now(),
+    }
+}
+
+async fn make_disk(draft: &Draft, template: Option<&Backing>) -> Result<()> {
+    let VolumeRecord { pool, file, size_bytes, .. } = &draft.disk;
     let over = draft.over.as_ref().map(|over| Backing::qcow2(&over.disk.image.path));
     let made = match over.as_ref().or(template) {
-        Some(backing) => draft.node.create_overlay(draft.pool.uuid, &file, bytes, backing).await?,
-        None => draft.node.create_blank(draft.pool.uuid, &file, "qcow2", bytes).await?,
+        Some(backing) => draft.node.create_overlay(*pool, file, *size_bytes, backing).await?,
+        None => draft.node.create_blank(*pool, file, "qcow2", *size_bytes).await?,
     };
-    let record = VolumeRecord {
-        id: draft.disk,
-        name: format!("system-{}", draft.record.id),
-        node: draft.node.name().to_owned(),
-        pool: draft.pool.uuid,
-        pool_name: draft.pool.name.clone(),
-        file,
-        path: made.path,
-        format: "qcow2".to_owned(),
-        size_bytes: draft.record.spec.disk_bytes,
-        role: VolumeRole::System,
-        phase: VolumePhase::Ready,
-        vm: Some(draft.record.id),
-        device: Some("vda".to_owned()),
-        template: draft.record.spec.template,
-        base: draft.over.as_ref().map(|over| over.disk.image.path.clone()),
-        created_at: Time::now(),
-    };
-    app.store.insert_volume(&record).await?;
-    app.index.put_volume(record.clone());
-    Ok(record)
+    lies_at(&made, &draft.disk.path)
 }
 
 /// Copies what the disk needs of the snapshot's images into it; it stands on the template then, if there is one.
@@ -356,10 +360,9 @@ async fn make_independent(app: &App, draft: &Draft, over: &Over, template: Optio
     let is_below = |template: &&Backing| {
         chain.iter().any(|layer| matches!(layer, Layer::Volume(view) if view.path == template.path))
     };
-    let path = draft.pool.path_of(&system_file(draft.disk));
-    draft.node.rebase(&path, template.filter(is_below)).await?;
-    app.store.set_volume_base(draft.disk, None).await?;
-    attachments::sync(app, draft.disk).await
+    draft.node.flatten(&draft.disk.path, template.filter(is_below)).await?;
+    app.store.set_volume_base(draft.disk.id, None).await?;
+    attachments::sync(app, draft.disk.id).await
 }
 
 /// What the domain's metadata says of the VM.

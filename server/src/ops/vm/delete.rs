@@ -3,7 +3,7 @@
 
 use super::{Subject, wrong_power};
 use crate::{
-    App, Context, Error, Result, attachments, images, nvram, observe,
+    App, Context, Error, Result, attachments, images, nvram,
     ops::{finish_deletion, snapshot},
     seeds,
     store::{SnapshotRecord, VmPhase, VmRecord, VolumePhase, VolumeRecord, VolumeRole},
@@ -81,8 +81,6 @@ pub async fn delete(context: Context, request: DeleteVm) -> Result<Work<DeletedV
             task.step("release-addresses", None, release_addresses(&vm.node, &record)).await?;
         }
         task.step("forget-vm", None, attachments::forget_vm(app, vm.id)).await?;
-        // Before its snapshots go: what a domain was seen with is in use.
-        observe::refresh_after(app, &vm.node, vm.id).await;
         if request.delete_snapshots {
             task.step("delete-snapshots", None, snapshot::delete::work_off(app, &vm.node, vm.id)).await?;
         }
@@ -135,8 +133,7 @@ async fn finish(app: &App, node: &Node, record: &VmRecord) -> Result<()> {
     seeds::delete_files(node, vm).await?;
     delete_nvram(node, record).await?;
     release_addresses(node, record).await?;
-    attachments::forget_vm(app, vm).await?;
-    observe::refresh(app, node, vm).await
+    attachments::forget_vm(app, vm).await
 }
 
 /// libvirt deletes the NVRAM with the definition, but its pool doesn't hear of it.

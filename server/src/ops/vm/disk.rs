@@ -3,7 +3,7 @@
 use super::Subject;
 use crate::{
     Context, Error, Result, observe,
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{Rpc, disk::ModifyDisk, vm::Vm};
 use hypervisor::domain::DiskLimits;
@@ -11,10 +11,10 @@ use hypervisor::domain::DiskLimits;
 /// `modify-disk`
 pub async fn modify(context: Context, request: ModifyDisk) -> Result<Work<Vm>> {
     let app = &context.app;
-    let (vm, held) = Subject::lock(app, &request.vm, &[Lock::Power, Lock::Disk], context.task, ModifyDisk::NAME)?;
+    let (vm, held) = Subject::lock_whole(app, &request.vm, context.task, ModifyDisk::NAME).await?;
     vm.record("disks", "blkdeviotune")?;
     let device = request.device.clone();
-    let disks = vm.node.disks(vm.id).await?.ok_or_else(|| Error::not_found("domain of VM", vm.entry.name()))?;
+    let disks = vm.text().await?.disks();
     let is_it = |disk: &&hypervisor::domain::DiskView| disk.target == device;
     let (live, defined) = (disks.live.iter().find(is_it), disks.defined.iter().find(is_it));
     let Some((before, _)) = live.zip(defined) else {

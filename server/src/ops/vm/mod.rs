@@ -28,7 +28,10 @@ use crate::{
     task::{Held, Lock},
 };
 use api::task::Target;
-use hypervisor::{ErrorKind, Node, Status, domain::Power};
+use hypervisor::{
+    ErrorKind, Node, Status,
+    domain::{DomainText, Power},
+};
 use uuid::Uuid;
 
 /// A VM that a call works on, or looks into: it is there, and its node answers.
@@ -67,6 +70,40 @@ impl Subject {
         Ok((found.again(app)?, held))
     }
 
+    /// The same for a change of its disks or devices.
+    pub(super) async fn lock_whole(
+        app: &App,
+        reference: &str,
+        task: Uuid,
+        method: &'static str,
+    ) -> Result<(Subject, Vec<Held>)> {
+        let (vm, held) = Subject::lock(app, reference, &[Lock::Power, Lock::Disk], task, method)?;
+        vm.is_not_suspended().await?;
+        Ok((vm, held))
+    }
+
+    /// Fails where it is off and keeps the memory of a run: that would go on with the disks and devices that it had, and write to
+    /// images that are a snapshot's by then, or another VM's.
+    pub(super) async fn is_not_suspended(&self) -> Result<()> {
+        match self.node.has_saved_memory(self.id).await? {
+            true => Err(self.suspended()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn suspended(&self) -> Error {
+        let (name, node) = (self.entry.name(), self.node.name());
+        let domain = self.entry.record.as_ref().map_or(name, |record| &record.domain);
+        Error::WrongState {
+            detail: format!(
+                "VM {name} is suspended with its memory (virsh managedsave), and goes on from there with what it has"
+            ),
+            hint: Some(format!(
+                "start it (start-vm) and shut it down, or drop that memory: virsh managedsave-remove {domain} on node {node}"
+            )),
+        }
+    }
+
     /// The same VM as it is now.
     fn again(&self, app: &App) -> Result<Subject> {
         Subject::find(app, &self.id.to_string())
@@ -88,10 +125,19 @@ impl Subject {
     pub(super) async fn power(&self, app: &App) -> Result<Power> {
         crate::observe::refresh(app, &self.node, self.id).await?;
         let power = app.index.get(self.id).and_then(|entry| entry.power());
-        power.ok_or_else(|| Error::WrongState {
+        power.ok_or_else(|| self.no_domain())
+    }
+
+    /// What it is now and what its definition says, as its node tells it.
+    pub(super) async fn text(&self) -> Result<DomainText> {
+        self.node.domain_text(self.id).await?.ok_or_else(|| self.no_domain())
+    }
+
+    fn no_domain(&self) -> Error {
+        Error::WrongState {
             detail: format!("VM {} has no domain on node {} any more", self.entry.name(), self.node.name()),
             hint: Some("it was undefined outside of Vmyard; delete-vm clears what is left".to_owned()),
-        })
+        }
     }
 }
 

@@ -100,6 +100,9 @@ fn something_to_change(request: &ModifyVmSpec) -> Result<()> {
 /// Checks everything that can be checked, and changes nothing but a claim and a reservation in memory.
 async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft> {
     let mut record = vm.record("definition", "edit")?.clone();
+    if request.vcpus.is_some() || request.memory_mib.is_some() || request.boot_order.is_some() {
+        vm.is_not_suspended().await?;
+    }
     // What it has counts for the room that it asks for.
     vm.power(app).await?;
     let before = vm.node.before_change(vm.id).await?;

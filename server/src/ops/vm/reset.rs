@@ -33,8 +33,7 @@ struct Draft {
 /// `reset-vm-system`
 pub async fn reset(context: Context, request: ResetVmSystem) -> Result<Work<Vm>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, mut held) = Subject::lock(app, &request.vm, &locks, context.task, ResetVmSystem::NAME)?;
+    let (vm, mut held) = Subject::lock_whole(app, &request.vm, context.task, ResetVmSystem::NAME).await?;
     let draft = check(&context, vm, request).await?;
     let volume = &draft.volume;
     held.extend(app.locks.take(volume.id, &volume.name, &[Lock::Disk], context.task, ResetVmSystem::NAME)?);

@@ -5,7 +5,7 @@ use crate::{
     App, Context, Error, Result, attachments, images, observe,
     ops::vm,
     store::{VolumePhase, VolumeRecord, VolumeRole},
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{
     Rpc,
@@ -17,20 +17,17 @@ use uuid::Uuid;
 /// `attach-volume`
 pub async fn attach(context: Context, request: AttachVolume) -> Result<Work<VolumeOfVm>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, AttachVolume::NAME)?;
+    let (vm, mut held) = vm::Subject::lock_whole(app, &request.vm, context.task, AttachVolume::NAME).await?;
     vm.record("disks", "attach-disk")?;
     let (volume, lock) = find(app, &request.volume, &vm).await?.lock(app, context.task, AttachVolume::NAME).await?;
     held.push(lock);
     let record = volume.record;
     is_free(app, &record, vm.id)?;
-    if vm.node.volume(record.pool, &record.file).await?.is_none() {
+    let (view, domain) = tokio::join!(vm.node.volume(record.pool, &record.file), vm.text());
+    if view?.is_none() {
         return Err(gone(&record));
     }
-    // State and definition as they are now, which the index takes in.
-    vm.power(app).await?;
-    let disks = vm.node.disks(vm.id).await?.ok_or_else(|| Error::not_found("domain of VM", vm.entry.name()))?;
-    let device = choose(&disks, request.device.as_deref(), vm.entry.name())?;
+    let device = choose(&domain?.disks(), request.device.as_deref(), vm.entry.name())?;
     let outline = Outline::of(&["claim-volume", "attach-disk"]).on(&vm.node);
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;

@@ -333,7 +333,7 @@ async fn make(
                     true => node.copy_volume(from, length, to, "0600", progress).await?,
                     false => original.node.send_volume(from, length, &node, to, "0600", progress).await?,
                 };
-                lies_at(&made, &record.path)
+                lies_at(&made.path, &record.path)
             };
             task.step("copy-volume", delete(), copied).await?;
             if record.size_bytes > original.size {

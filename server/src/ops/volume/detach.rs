@@ -5,7 +5,7 @@ use crate::{
     Context, Error, Result, attachments, observe,
     ops::vm::{self, Device, wrong_power},
     store::{VolumeRecord, VolumeRole},
-    task::{Lock, Outline, Undo, Work},
+    task::{Outline, Undo, Work},
 };
 use api::{
     Rpc,
@@ -20,8 +20,7 @@ pub(in crate::ops) const TIMEOUT_S: u32 = 30;
 /// `detach-volume`
 pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<VolumeOfVm>> {
     let app = &context.app;
-    let locks = [Lock::Power, Lock::Disk];
-    let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, DetachVolume::NAME)?;
+    let (vm, mut held) = vm::Subject::lock_whole(app, &request.vm, context.task, DetachVolume::NAME).await?;
     let found = Subject::find(app, &request.volume, None, Some(vm.node.name())).await?;
     let (Subject { record, .. }, lock) = found.lock(app, context.task, DetachVolume::NAME).await?;
     held.push(lock);

@@ -130,8 +130,7 @@ async fn lock_holder(
     method: &'static str,
 ) -> Result<Option<(vm::Subject, Vec<Held>)>> {
     let Some(holder) = volume.vm else { return Ok(None) };
-    let locked = vm::Subject::lock(app, &holder.to_string(), &[Lock::Power, Lock::Disk], task, method)?;
-    Ok(Some(locked))
+    Ok(Some(vm::Subject::lock_whole(app, &holder.to_string(), task, method).await?))
 }
 
 /// A volume's virtual size, in bytes. What a raw one's own header says is not believed: its guest may have written it.
@@ -140,10 +139,10 @@ fn size_of(record: &VolumeRecord, view: &VolumeView) -> u64 {
 }
 
 /// Fails unless a new image lies where its row, which was written before, says.
-pub(super) fn lies_at(made: &VolumeView, path: &str) -> Result<()> {
-    match made.path == path {
+pub(super) fn lies_at(made: &str, path: &str) -> Result<()> {
+    match made == path {
         true => Ok(()),
-        false => Err(Error::Internal(format!("an image lies at {}, not at {path}", made.path))),
+        false => Err(Error::Internal(format!("an image lies at {made}, not at {path}"))),
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) async fn look(app: &App, vm: &Subject, power: Power) -> Result<Volume
     if power != Power::Off {
         return Err(wrong_power(name, power, "shutoff for virt-customize", "stop it first (stop-vm)"));
     }
-    vm.node.edits_images(&format!("change the disk of VM {name}"))?;
-    vm.node.has_no_saved_memory(vm.id).await?;
+    vm.node.edits_images(&format!("change the disk of VM {name}")).await?;
+    vm.is_not_suspended().await?;
     let volumes = app.store.volumes_of_vm(vm.id).await?;
     let disks = vm.node.disks(vm.id).await?;
     let system = volumes.into_iter().find(|volume| volume.role == VolumeRole::System);
@@ -38,7 +38,11 @@ pub(super) async fn apply(
 ) -> Result<()> {
     let (node, image) = (&vm.node, disk.path.as_str());
     let not_set = || Error::WrongState {
-        detail: format!("the {} of user {user} are not in the image of VM {}", credential.what(), vm.entry.name()),
+        detail: format!(
+            "virt-customize has not put the {} of user {user} into the image of VM {}",
+            credential.what(),
+            vm.entry.name()
+        ),
         hint: Some("its guest may keep them elsewhere; use another method".to_owned()),
     };
     match (credential, password) {
