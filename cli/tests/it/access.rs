@@ -1,6 +1,6 @@
 //! Who may call what: tokens, browsers' sessions, and the audit of it. Secrets are found nowhere.
 
-use crate::lab::{Answer, Directory, Lab, Server, eventually, http_client};
+use crate::lab::{Answer, Directory, Lab, SOON, Server, eventually, http_client};
 use api::Time;
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
@@ -174,9 +174,8 @@ fn tokens_are_told_once_expire_and_end_at_once() {
     let session = sign_in(&server, &brief);
     assert!((1..=2).contains(&max_age(&session)), "no longer than the token: {session}");
     let cookie = cookie_of(&session);
-    let answer = eventually("it expires", Duration::from_secs(5), || {
-        Some(with(&server, Some(&brief))).filter(|answer| answer.status != 200)
-    });
+    let answer =
+        eventually("it expires", SOON, || Some(with(&server, Some(&brief))).filter(|answer| answer.status != 200));
     assert_eq!(code(&answer), (401, "unauthenticated"));
     assert!(answer.body["detail"].as_str().unwrap().contains("has expired"), "{answer:?}");
     let (answer, _) = browse(&server, "list-vms", &[("cookie", &cookie), ("origin", &server.url)], json!({}));
@@ -200,7 +199,7 @@ fn tokens_are_told_once_expire_and_end_at_once() {
     assert_eq!((&seen["token"], &seen["secret_expired"]), (&json!(null), &json!(true)), "{seen}");
     let later = server.call("create-token", json!({"name": "later", "role": "viewer", "wait": false}));
     assert_eq!(later.status, 202);
-    let secret = eventually("it is made", Duration::from_secs(5), || {
+    let secret = eventually("it is made", SOON, || {
         let task = ok(&server, "describe-task", json!({"task": later.body["task"]["id"]}));
         task["result"]["token"].as_str().map(str::to_owned)
     });

@@ -1,10 +1,9 @@
 //! VMs of others that are taken over, and VMs that are given back: the domain and its files stay as they are.
 
-use crate::lab::{Lab, cached, eventually, request};
+use crate::lab::{Lab, SOON, cached, eventually, request};
 use serde_json::{Value, json};
 use std::{fs, time::Duration};
 
-const SOON: Duration = Duration::from_secs(20);
 const ELEMENT: &str = "urn:vmyard:domain:1";
 
 fn xml(lab: &Lab, domain: &str) -> String {

@@ -1,7 +1,7 @@
 //! attach-volume and detach-volume: hot and cold, in step, never twice, and never taken from a guest that holds on.
 
 use crate::{
-    lab::{Lab, TestVm, eventually},
+    lab::{Lab, SOON, TestVm, eventually},
     volumes::{has, write},
 };
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ fn hot_and_back() {
     // It grows under the guest.
     let larger = lab.ok("resize-volume", json!({"volume": data["id"], "size_gib": 2}));
     assert_eq!((&larger["size_gib"], &larger["state"]), (&json!(2.0), &json!("attached")));
-    eventually("the guest sees the new size", Duration::from_secs(30), || {
+    eventually("the guest sees the new size", SOON, || {
         (vm.run(&format!("cat /sys/block/{disk}/size")) == "4194304").then_some(())
     });
     // A copy of what a guest writes to would be torn.
@@ -162,7 +162,7 @@ fn a_guest_that_holds_on_keeps_it() {
     let listed = lab.ok("list-volumes", json!({"state": "detaching"}));
     assert_eq!(listed["volumes"][0]["id"], data["id"]);
     vm.ok("stop-vm", json!({"force": true}));
-    eventually("it is free", Duration::from_secs(10), || (state(&lab, &data).0 == "available").then_some(()));
+    eventually("it is free", SOON, || (state(&lab, &data).0 == "available").then_some(()));
     other.ok("attach-volume", json!({"volume": data["id"]}));
     lab.ok("delete-vm", json!({"vm": other.id, "delete_volumes": true}));
 }
@@ -223,7 +223,7 @@ fn what_does_not_fit_is_refused() {
     // What virsh has given to a domain is not given away a second time.
     let domain = other.created["domain"].as_str().unwrap();
     lab.node.virsh(&["attach-disk", domain, path(&data), "vdb", "--config", "--subdriver", "qcow2"]);
-    eventually("it is seen", Duration::from_secs(10), || (devices(&other).len() == 2).then_some(()));
+    eventually("it is seen", SOON, || (devices(&other).len() == 2).then_some(()));
     let problem = vm.err("attach-volume", json!({"volume": data["id"]}), 409, "in_use");
     assert!(problem["detail"].as_str().unwrap().contains("not done by Vmyard"), "{problem}");
     lab.err("delete-volume", json!({"volume": data["id"]}), 409, "in_use");

@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually, request},
+    lab::{Lab, SOON, eventually, request},
 };
 use serde_json::json;
 use std::{fs, path::Path, time::Duration};
@@ -84,7 +84,7 @@ fn killed_at_it() {
         lab.server.kill_and_restart(&[]);
         lab.wait_for_tasks();
         assert_eq!(is_set(&lab), set, "{at}");
-        eventually("it is shown", Duration::from_secs(20), || {
+        eventually("it is shown", SOON, || {
             (lab.ok("describe-vm", json!({"vm": "changed"}))["autostart"] == set).then_some(())
         });
     }

@@ -1,7 +1,7 @@
 //! `vmyard backup` and `vmyard restore`.
 
 use crate::{
-    lab::{Lab, Server, eventually},
+    lab::{Lab, SOON, Server, eventually},
     rebuild::{beside, is_same, known, lose, ok},
     two_nodes::two,
     volumes::{has, write},
@@ -12,7 +12,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 fn path(lab: &Lab, name: &str) -> String {
@@ -126,7 +125,7 @@ fn what_changed_since_comes_from_the_nodes() {
     for vm in [id.as_str(), "came"] {
         lab.ok("delete-vm", json!({"vm": vm, "delete_snapshots": true, "delete_volumes": true}));
     }
-    eventually("nothing is left", Duration::from_secs(20), || lab.files().is_empty().then_some(()));
+    eventually("nothing is left", SOON, || lab.files().is_empty().then_some(()));
 }
 
 #[test]
@@ -171,7 +170,7 @@ fn consistent_while_others_write() {
         lab.create("works").ok("create-snapshot", json!({"name": "one"}));
         let last = lab.ok("list-vms", json!({}))["vms"].as_array().unwrap().len();
         assert_eq!(last, 0);
-        eventually("its snapshot goes", Duration::from_secs(20), || {
+        eventually("its snapshot goes", SOON, || {
             let volumes = lab.ok("list-volumes", json!({}));
             let ours = volumes["volumes"].as_array().unwrap().iter().filter(|one| one["id"].is_string()).count();
             (ours == 0).then_some(())
@@ -241,7 +240,7 @@ fn a_node_that_is_away_is_not_passed_over() {
     assert!(said.contains("knows 1 VMs"), "{said}");
     second.command("start-libvirtd");
     lab.server = Server::start(&lab.dir.path, &[]);
-    eventually("the node is up", Duration::from_secs(30), || {
+    eventually("the node is up", SOON, || {
         (lab.ok("describe-node", json!({"node": "second"}))["state"] == "up").then_some(())
     });
     // As it was then; and the manifest of the Vmyard before is still there.
@@ -253,7 +252,7 @@ fn a_node_that_is_away_is_not_passed_over() {
         // Without its number.
         manifests.filter_map(|name| Some(name.rsplit_once('-')?.0.to_owned())).collect()
     };
-    eventually("there are the manifests of two", Duration::from_secs(20), || (whose().len() == 2).then_some(()));
+    eventually("there are the manifests of two", SOON, || (whose().len() == 2).then_some(()));
     assert!(lab.server.log().contains("the manifest of another Vmyard"));
     lab.ok("delete-vm", json!({"vm": id}));
 }

@@ -1,6 +1,6 @@
 //! The server killed, or failing, at every step of what it does; libvirtd killed under it.
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, SOON, eventually};
 use serde_json::json;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn request(name: &str) -> serde_json::Value {
 /// No domain, no volume, no seed, no row.
 #[track_caller]
 pub fn nothing_is_left(lab: &Lab, what: &str) {
-    eventually(&format!("nothing is left after {what}: {:?}", lab.files()), Duration::from_secs(30), || {
+    eventually(&format!("nothing is left after {what}: {:?}", lab.files()), SOON, || {
         let rows = lab.ok("list-vms", json!({}))["total"] == 0;
         let volumes = lab.ok("list-volumes", json!({}))["total"] == 0;
         let users = lab.ok("describe-template", json!({"template": "tiny"}))["vms"] == 0;
@@ -116,7 +116,7 @@ fn killed_while_registering_a_template() {
             if at == "make-ready:after" {
                 assert_eq!(lab.ok("describe-template", json!({"template": "second"}))["state"], "ready");
             } else {
-                eventually("the template is gone", Duration::from_secs(20), || {
+                eventually("the template is gone", SOON, || {
                     (lab.server.call("describe-template", json!({"template": "second"})).status == 404).then_some(())
                 });
                 assert_eq!(lab.files(), Vec::<String>::new(), "{at}");
@@ -142,7 +142,7 @@ fn libvirtd_restarted_under_a_running_vm() {
     assert_eq!(vm.run("cat /proc/sys/kernel/random/boot_id"), qemu, "the guest was not touched");
     // Events come again: what virsh does is seen.
     lab.node.virsh(&["start", other.created["domain"].as_str().unwrap()]);
-    eventually("the start is seen", Duration::from_secs(5), || {
+    eventually("the start is seen", SOON, || {
         let listed = lab.ok("list-vms", json!({"name": other.name}));
         (listed["vms"][0]["state"] == "running").then_some(())
     });
@@ -153,10 +153,10 @@ fn libvirtd_away_for_a_while() {
     let lab = Lab::own();
     let vm = lab.create("patient");
     lab.node.command("kill-libvirtd");
-    eventually("the list says stale", Duration::from_secs(15), || {
+    eventually("the list says stale", SOON, || {
         let begun = std::time::Instant::now();
         let listed = lab.ok("list-vms", json!({"name": vm.name}));
-        assert!(begun.elapsed() < Duration::from_millis(500), "a list waits for nobody");
+        assert!(begun.elapsed() < Duration::from_secs(2), "a list waits for nobody");
         (listed["vms"][0]["stale"] == true).then_some(())
     });
     let problem = vm.err("start-vm", json!({}), 503, "node_unavailable");
@@ -165,7 +165,7 @@ fn libvirtd_away_for_a_while() {
     assert_eq!(lab.ok("describe-vm", json!({"vm": vm.name}))["stale"], true);
     assert_eq!(lab.ok("describe-node", json!({"node": "local"}))["state"], "down");
     lab.node.command("start-libvirtd");
-    eventually("the node is back", Duration::from_secs(20), || {
+    eventually("the node is back", SOON, || {
         (lab.ok("list-vms", json!({"name": vm.name}))["vms"][0]["stale"] == false).then_some(())
     });
     vm.start().delete();
@@ -204,7 +204,7 @@ fn killed_while_a_stop_waits_and_libvirtd_restarted_under_a_reboot() {
     let task = lab.server.call("stop-vm", stop).body["task"]["id"].clone();
     lab.node.virsh(&["suspend", &domain]);
     lab.server.kill_and_restart(&[]);
-    let ended = eventually("the task has ended", Duration::from_secs(20), || {
+    let ended = eventually("the task has ended", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task}));
         (task["state"] != "running").then_some(task)
     });

@@ -1,14 +1,12 @@
 //! What is wrong with a VM is said in a sentence, with the evidence.
 
 use crate::{
-    lab::{Lab, Server, TestVm, eventually, trouble::small_pool},
+    lab::{Lab, SOON, Server, TestVm, eventually, trouble::small_pool},
     random::register_blank,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use std::{process::Command, time::Duration};
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn diagnose(lab: &Lab, vm: &str) -> Value {
     lab.ok("diagnose-vm", json!({"vm": vm}))

@@ -1,10 +1,8 @@
 //! What is changed outside of Vmyard is told in words; what Vmyard changes is not.
 
-use crate::lab::{Lab, eventually, request};
+use crate::lab::{Lab, SOON, eventually, request};
 use serde_json::{Value, json};
 use std::{fs, time::Duration};
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Defines a domain as somebody with an editor does.
 fn edit(lab: &Lab, domain: &str, change: impl Fn(String) -> String) {

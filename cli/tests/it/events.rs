@@ -3,7 +3,7 @@
 use crate::{
     access::{bare, code, token},
     lab::{
-        Lab, Server, eventually,
+        Lab, SOON, Server, eventually,
         follower::{Follower, Sent},
         request,
         trouble::{Cramped, in_mounts_of, small_pool},
@@ -227,7 +227,7 @@ fn what_happens_while_the_disk_is_full_is_told_afterwards() {
     cramped.fill();
     let virsh = |args: &[&str]| cramped.node.virsh(args);
     let state = |state: &str| {
-        eventually("it is seen", Duration::from_secs(30), || {
+        eventually("it is seen", SOON, || {
             let vms = cramped.ok("list-vms", json!({"name": "outside"}));
             (vms["vms"][0]["state"] == state).then_some(())
         });
@@ -279,14 +279,14 @@ fn what_changed_while_the_server_was_not_running_is_told_by_the_next() {
         listed["events"].as_array().unwrap().clone()
     };
     // Written a moment after the answer.
-    eventually("the start is told", Duration::from_secs(10), || {
+    eventually("the start is told", SOON, || {
         told(&lab, &id).first().filter(|event| event["details"]["state"] == "running").map(drop)
     });
     let before = told(&lab, &id).len();
     assert!(lab.server.terminate());
     assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
     lab.server = Server::start(&lab.dir.path, &[]);
-    let event = eventually("it is told", Duration::from_secs(10), || {
+    let event = eventually("it is told", SOON, || {
         let now = told(&lab, &id);
         (now.len() > before).then(|| now[0].clone())
     });
@@ -338,9 +338,7 @@ fn on_the_command_line() {
         child.args(["events", "-f", "--kind", "vm-added,vm-removed"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = move || lines.next().unwrap().unwrap();
-    eventually("it follows", Duration::from_secs(20), || {
-        lab.server.log().contains("path=\"/api/events\"").then_some(())
-    });
+    eventually("it follows", SOON, || lab.server.log().contains("path=\"/api/events\"").then_some(()));
     let name = "shown";
     lab.ok("create-vm", request(name, json!({})));
     assert!(line().ends_with(&format!("vm-added       {name}: is there, creating")));

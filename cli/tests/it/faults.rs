@@ -3,7 +3,7 @@
 
 use crate::{
     lab::{
-        Lab, eventually, large_image, request, tiny,
+        Lab, SOON, eventually, large_image, request, tiny,
         trouble::{Clock, Cramped, in_mounts_of, small_pool},
     },
     random::register_blank,
@@ -58,7 +58,7 @@ fn a_copy_whose_room_is_taken_meanwhile() {
     let libvirtd = lab.node.command("pid libvirtd");
     let answer = std::thread::scope(|scope| {
         let call = scope.spawn(|| lab.server.call("register-template", body.clone()));
-        eventually("the copy has begun", Duration::from_secs(20), || {
+        eventually("the copy has begun", SOON, || {
             fs::read_dir(&there)
                 .unwrap()
                 .flatten()
@@ -127,7 +127,7 @@ fn libvirtd_killed_in_the_middle_of_a_start_a_stop_and_a_delete() {
         });
         // Whatever came of it: the list says what libvirt says, and the VM can be worked with.
         let domain = vm["domain"].as_str().unwrap();
-        let state = eventually("list and libvirt agree", Duration::from_secs(20), || {
+        let state = eventually("list and libvirt agree", SOON, || {
             // In one call: a deletion may still go on.
             let listed = lab.node.virsh(&["list", "--all"]);
             let row = listed.lines().find(|line| line.split_whitespace().nth(1) == Some(domain));
@@ -201,7 +201,7 @@ fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
     ok("list-vms", json!({"limit": 1000}));
     cramped.free();
     // With room again everything goes on, and what was cut off is taken back.
-    eventually("nothing is half-made", Duration::from_secs(30), || {
+    eventually("nothing is half-made", SOON, || {
         let vms = call("list-vms", json!({"limit": 1000})).body;
         let all_whole = vms["vms"].as_array()?.iter().all(|vm| vm["state"] == "shutoff");
         let domains = cramped.node.virsh(&["list", "--all", "--name"]).lines().filter(|line| !line.is_empty()).count();

@@ -1,11 +1,8 @@
 //! Domains that Vmyard didn't make, and what happens outside of it.
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, SOON, eventually};
 use serde_json::json;
-use std::{fs, time::Duration};
-
-/// Within this an event must have been taken in.
-const SOON: Duration = Duration::from_secs(5);
+use std::fs;
 
 #[test]
 fn a_vm_made_by_virsh_is_listed_started_and_stopped() {
@@ -69,7 +66,7 @@ fn a_guest_that_powers_itself_off_is_seen() {
     let lab = Lab::shared();
     let vm = lab.create("itself").start().ready();
     vm.run("(sleep 1; poweroff -f) >/dev/null 2>&1 &");
-    eventually("it is off", Duration::from_secs(30), || {
+    eventually("it is off", SOON, || {
         (lab.ok("list-vms", json!({"name": vm.name}))["vms"][0]["state"] == "shutoff").then_some(())
     });
 }

@@ -1,6 +1,6 @@
 //! What a guest is given: hostname, user, password, keys, its own user-data.
 
-use crate::lab::{Lab, login::KeyPair};
+use crate::lab::{Lab, SOON, login::KeyPair};
 use serde_json::json;
 use std::process::Command;
 
@@ -64,7 +64,7 @@ fn a_guest_agent_that_falls_silent_holds_up_nobody() {
     vm.run("(sleep 1; kill -STOP $(pidof qemu-ga)) >/dev/null 2>&1 &");
     let domain = vm.created["domain"].as_str().unwrap().to_owned();
     // libvirt itself says when it is silent.
-    crate::lab::eventually("the agent is silent", std::time::Duration::from_secs(30), || {
+    crate::lab::eventually("the agent is silent", SOON, || {
         let ping = [
             "-q",
             "-c",

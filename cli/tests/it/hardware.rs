@@ -1,6 +1,6 @@
 //! What a VM is made of: firmware, network interfaces, reserved addresses.
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, SOON, eventually};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -119,9 +119,7 @@ fn killed_while_a_uefi_vm_with_an_address_is_made() {
         }
     }
     lab.server.kill_and_restart(&[]);
-    eventually("the deletion is finished", Duration::from_secs(20), || {
-        (lab.ok("list-vms", json!({}))["total"] == 0).then_some(())
-    });
+    eventually("the deletion is finished", SOON, || (lab.ok("list-vms", json!({}))["total"] == 0).then_some(()));
     assert!(!lab.node.virsh(&["net-dumpxml", "default"]).contains("<host"));
     assert_eq!(lab.files(), before);
 }

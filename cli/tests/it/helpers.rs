@@ -2,16 +2,15 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually},
+    lab::{Lab, SOON, eventually},
     snapshots::{agrees, chain, now, with_data},
     volumes::{has, write},
 };
 use serde_json::{Value, json};
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 /// What takes so long to merge that something can happen meanwhile.
 const MUCH: &str = "900M";
-const TIME: Duration = Duration::from_secs(100);
 
 /// A helper of another installation.
 const THEIRS: &str = "vmyard-helper-theirs";
@@ -38,7 +37,7 @@ fn with_much(lab: &Lab, name: &str) -> (String, Value) {
 fn delete_and_wait_for_a_helper(lab: &Lab, vm: &str) {
     let begun = lab.server.call("delete-snapshot", json!({"vm": vm, "snapshot": "a", "wait": false}));
     assert_eq!(begun.status, 202, "{begun:?}");
-    eventually("a helper is at work on the data", TIME, || {
+    eventually("a helper is at work on the data", SOON, || {
         let name = helpers(lab).pop()?;
         // It may be the one of the system disk, which is gone in a moment.
         let virsh = ["-q", "-c", lab.node.uri(), "domblkinfo", &name, "vda"];
@@ -48,7 +47,7 @@ fn delete_and_wait_for_a_helper(lab: &Lab, vm: &str) {
 }
 
 fn is_whole(lab: &Lab, vm: &str, data: &Value) {
-    eventually("it is merged", TIME, || (lab.ok("list-snapshots", json!({"vm": vm}))["total"] == 0).then_some(()));
+    eventually("it is merged", SOON, || (lab.ok("list-snapshots", json!({"vm": vm}))["total"] == 0).then_some(()));
     let data = now(lab, data);
     has(&data, 1, "0", "1M");
     has(&data, 2, "1M", MUCH);

@@ -1,6 +1,6 @@
 //! What clients send that they shouldn't: each gets the right status and code, names the field, and changes nothing.
 
-use crate::lab::{Directory, Lab, eventually, server::VMYARD};
+use crate::lab::{Directory, Lab, SOON, eventually, server::VMYARD};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -261,13 +261,13 @@ fn a_client_that_hangs_up_does_not_stop_the_work() {
     )
     .unwrap();
     // Gone as soon as the task is there, before it can have ended.
-    eventually("the task is there", Duration::from_secs(10), || {
+    eventually("the task is there", SOON, || {
         let tasks = lab.ok("list-tasks", json!({"method": "create-vm", "limit": 1000}));
         tasks["tasks"].as_array()?.iter().any(|task| task["target"]["name"] == name).then_some(())
     });
     stream.shutdown(std::net::Shutdown::Both).unwrap();
     let _ = stream.read(&mut [0; 16]);
-    eventually("the VM is made all the same", Duration::from_secs(20), || {
+    eventually("the VM is made all the same", SOON, || {
         let tasks = lab.ok("list-tasks", json!({"method": "create-vm", "state": "done", "limit": 1000}));
         tasks["tasks"].as_array()?.iter().any(|task| task["target"]["name"] == name).then_some(())
     });
@@ -330,6 +330,6 @@ fn a_log_that_nobody_reads_does_not_keep_the_server() {
     BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("http://"), "{line}");
     drop(server.stdin.take());
-    let stopped = eventually("it stops", Duration::from_secs(20), || server.try_wait().unwrap());
+    let stopped = eventually("it stops", SOON, || server.try_wait().unwrap());
     assert!(stopped.success(), "{stopped}");
 }

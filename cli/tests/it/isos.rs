@@ -2,11 +2,9 @@
 
 pub mod image;
 
-use crate::lab::{Lab, TestVm, eventually, request};
+use crate::lab::{Lab, SOON, TestVm, eventually, request};
 use serde_json::{Value, json};
-use std::{fs, time::Duration};
-
-const SOON: Duration = Duration::from_secs(60);
+use std::fs;
 
 /// Puts an ISO image into the pool, as an administrator would.
 fn iso(lab: &Lab, name: &str) -> String {

@@ -1,6 +1,6 @@
 //! The life of a VM: create-vm, start-vm, stop-vm, delete-vm, list-vms, describe-vm, describe-vm-xml.
 
-use crate::lab::{Answer, Lab, eventually};
+use crate::lab::{Answer, Lab, SOON, eventually};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
 
@@ -30,7 +30,7 @@ fn a_vm_lives_and_leaves_nothing() {
     let learnt =
         |source: &str| described["networks"][0]["addresses"].as_array().unwrap().iter().any(|a| a["source"] == source);
     assert!(learnt("lease"), "{described}");
-    eventually("the agent tells addresses", Duration::from_secs(30), || {
+    eventually("the agent tells addresses", SOON, || {
         vm.describe()["networks"][0]["addresses"].as_array()?.iter().any(|a| a["source"] == "agent").then_some(())
     });
 
@@ -117,7 +117,7 @@ fn a_forced_stop_ends_a_waiting_one() {
     let vm = lab.create("superseded").start();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 300})));
-        eventually("the stop waits", Duration::from_secs(20), || {
+        eventually("the stop waits", SOON, || {
             let tasks = lab.ok("list-tasks", json!({"target": vm.id, "method": "stop-vm", "state": "running"}));
             (tasks["total"] == 1).then_some(())
         });

@@ -2,7 +2,7 @@
 
 use crate::access::token;
 use crate::lab::{
-    Lab, TestVm, cached, eventually, http_client, request, tiny,
+    Lab, SOON, TestVm, cached, eventually, http_client, request, tiny,
     trouble::{Clock, Cramped},
 };
 use api::Time;
@@ -11,7 +11,6 @@ use std::{fs, process::Command, time::Duration};
 
 /// A sample a second.
 const FAST: &str = "\n[metrics]\ninterval_s = 1\n";
-const SOON: Duration = Duration::from_secs(60);
 
 fn metrics(vm: &TestVm<'_>, more: Value) -> Value {
     vm.ok("describe-vm-metrics", more)
@@ -241,7 +240,7 @@ fn a_hung_qemu_keeps_no_other_from_being_measured() {
     let pid = hung.qemu();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
-    eventually("its row says that it is stale", SOON, || is_stale(&hung).then_some(()));
+    eventually("its row says that it is stale", Duration::from_secs(30), || is_stale(&hung).then_some(()));
     let since = Time::now();
     eventually("the other one is measured all the time", SOON, || {
         let metrics = metrics(&other, json!({"start": since, "end": Time(since.0 + 60_000), "step_s": 1}));
@@ -268,10 +267,10 @@ fn a_hung_qemu_is_told_by_the_next_sample() {
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
     let hung = std::time::Instant::now();
-    eventually("its row says that it is stale", Duration::from_secs(20), || is_stale().then_some(()));
+    eventually("its row says that it is stale", Duration::from_secs(30), || is_stale().then_some(()));
     println!("told after {:?}", hung.elapsed());
     signal("-CONT");
-    eventually("its row says that it is there", Duration::from_secs(20), || (!is_stale()).then_some(()));
+    eventually("its row says that it is there", SOON, || (!is_stale()).then_some(()));
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! modify-vm-spec: name, size, tags, description, of VMs that are off and of running ones.
 
-use crate::lab::{Lab, TestVm, eventually, request};
+use crate::lab::{Lab, SOON, TestVm, eventually, request};
 use serde_json::{Value, json};
-use std::{fs, time::Duration};
-
-/// Within this the guest has taken what was plugged.
-const SOON: Duration = Duration::from_secs(60);
+use std::fs;
 
 pub fn domain<'a>(vm: &'a TestVm) -> &'a str {
     vm.created["domain"].as_str().unwrap()

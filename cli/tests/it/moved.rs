@@ -1,11 +1,8 @@
 //! A VM that somebody moves to another node past Vmyard, and back.
 
-use crate::lab::{Lab, NodeProcess, eventually};
+use crate::lab::{Lab, NodeProcess, SOON, eventually};
 use api::Time;
 use serde_json::{Value, json};
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn cpu(lab: &Lab, vm: &str) -> Vec<Option<f64>> {
     let start = Time(Time::now().0 - 600_000);

@@ -1,10 +1,7 @@
 //! attach-network, detach-network, modify-nic: hot and cold, in step, and with what is reserved for an interface.
 
-use crate::lab::{Lab, TestVm, eventually};
+use crate::lab::{Lab, SOON, TestVm, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// The interfaces as describe-vm tells them, by their hardware addresses.
 fn macs(vm: &TestVm<'_>) -> Vec<String> {

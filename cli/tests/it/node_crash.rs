@@ -3,16 +3,14 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually, tiny, trouble},
+    lab::{Lab, SOON, eventually, tiny, trouble},
     snapshots::{agrees, now},
     snapshots_crash::scene::{POINTS, Scene, signal},
     volumes::{has, write},
     volumes_crash::{has_it, start_holder},
 };
 use serde_json::{Value, json};
-use std::{fs, time::Duration};
-
-const SOON: Duration = Duration::from_secs(60);
+use std::fs;
 
 /// When libvirtd is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Nodes: list-nodes, describe-node; one that is away stops nobody.
 
-use crate::lab::{Directory, Lab, Server};
+use crate::lab::{Directory, Lab, SOON, Server};
 use serde_json::json;
-use std::{fs, time::Duration};
+use std::fs;
 
 #[test]
 fn a_node_tells_what_it_is() {
@@ -33,7 +33,7 @@ fn nodes_that_are_away_do_not_stop_the_server() {
     fs::write(dir.path.join("vmyard.toml"), config).unwrap();
     let mut server = Server::start(&dir.path, &[]);
     for name in ["refusing", "missing"] {
-        crate::lab::eventually("the node is known to be down", Duration::from_secs(10), || {
+        crate::lab::eventually("the node is known to be down", SOON, || {
             let node = server.call("describe-node", json!({"node": name})).body;
             (node["state"] == "down" && node["error"].is_string()).then_some(())
         });

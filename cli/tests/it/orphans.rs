@@ -2,7 +2,7 @@
 //!
 //! Orphans are made as they come about: a host is forgotten with its VMs (delete-node with `forget_vms`) and comes back.
 
-use crate::lab::{Directory, Lab, NodeProcess, Server, eventually, request};
+use crate::lab::{Directory, Lab, NodeProcess, SOON, Server, eventually, request};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ fn with_far() -> (Lab, NodeProcess) {
 /// Forgets the node `far` with all that is on it, and adds it again.
 fn forget_and_add(lab: &Lab, far: &NodeProcess) {
     far.command("kill-libvirtd");
-    eventually("the node is down", Duration::from_secs(30), || {
+    eventually("the node is down", SOON, || {
         (lab.ok("describe-node", json!({"node": "far"}))["state"] == "down").then_some(())
     });
     lab.ok("disable-node", json!({"node": "far"}));
@@ -209,7 +209,7 @@ fn what_a_host_has_that_was_forgotten_is_found_and_cleaned() {
     // Off, with a state that its user has saved: libvirt would throw that away with the definition.
     let name = vm["domain"].as_str().unwrap();
     far.virsh(&["managedsave", name]);
-    eventually("it is off", Duration::from_secs(30), || (orphan(&lab, id)["cleanable"] == true).then_some(()));
+    eventually("it is off", SOON, || (orphan(&lab, id)["cleanable"] == true).then_some(()));
     let cleaned = lab.ok("clean-orphans", json!({"node": "far"}));
     assert_eq!(cleaned["deleted"], json!([]), "{cleaned}");
     assert!(cleaned["kept"][0]["why"].as_str().unwrap().contains("managed save"), "{cleaned}");
@@ -317,7 +317,7 @@ fn what_vmyard_did_not_make_stays() {
     fs::write(dir.path.join("vmyard.toml"), lab.node.config("")).unwrap();
     let other = Server::start(&dir.path, &[]);
     let before = files(&lab.node);
-    let answer = eventually("the other one sees the node", Duration::from_secs(20), || {
+    let answer = eventually("the other one sees the node", SOON, || {
         let listed = other.call("list-orphans", json!({})).body;
         (listed["unreachable"] == json!([])).then_some(listed)
     });
@@ -469,7 +469,7 @@ fn killed_or_failing_at_each_step() {
 }
 
 fn wait_for_far(lab: &Lab) {
-    eventually("the node is back", Duration::from_secs(30), || {
+    eventually("the node is back", SOON, || {
         (lab.ok("describe-node", json!({"node": "far"}))["state"] == "up").then_some(())
     });
 }
@@ -501,7 +501,7 @@ fn nodes_that_are_away_are_named_and_only_administrators_clean() {
     assert!(code == 0 && text.contains(&format!("deletes      {}", path.as_str().unwrap())), "{text}");
 
     far.command("kill-libvirtd");
-    eventually("the node is down", Duration::from_secs(30), || {
+    eventually("the node is down", SOON, || {
         (lab.ok("describe-node", json!({"node": "far"}))["state"] == "down").then_some(())
     });
     let listed = lab.ok("list-orphans", json!({}));
@@ -529,7 +529,7 @@ fn what_is_gone_is_forgotten() {
     assert_eq!(orphans(&lab), Vec::<Value>::new());
     // Each time that a node comes up it is looked at. Of the VM that was never started the NVRAM isn't gone, but not there yet.
     lab.server.kill_and_restart(&[]);
-    eventually("it is forgotten", Duration::from_secs(30), || {
+    eventually("it is forgotten", SOON, || {
         let log = lab.server.log();
         log.lines()
             .any(|line| line.contains("what is gone from the node is forgotten") && line.contains("far"))

@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually},
+    lab::{Lab, SOON, eventually},
     snapshots::{agrees, with_data},
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn xml(name: &str, memory_mib: u32) -> String {
 fn seen(lab: &Lab, args: &[&str], shown: impl Fn(&Value) -> bool) -> Duration {
     lab.node.virsh(args);
     let begun = Instant::now();
-    eventually(&format!("{args:?} is seen"), Duration::from_secs(10), || {
+    eventually(&format!("{args:?} is seen"), SOON, || {
         shown(&lab.ok("list-vms", json!({"name": "outside"}))["vms"]).then_some(())
     });
     begun.elapsed()
@@ -89,7 +89,7 @@ fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
     let fresh = |vm: &Value| vm["stale"] == false;
     eventually("all are listed", SLACK, || listed(&|vms| vms.len() == 3 && vms.iter().all(fresh)));
     lab.node.command("kill-libvirtd");
-    let stale = eventually("all are stale", Duration::from_secs(15), || listed(&|vms| !vms.iter().any(fresh)));
+    let stale = eventually("all are stale", SOON, || listed(&|vms| !vms.iter().any(fresh)));
     assert!(stale.len() == 3 && stale.iter().all(|vm| vm["state"] == "shutoff" && vm["observed_at"].is_string()));
 
     let file = |name: &str| lab.node.dir.join(format!("etc/qemu/{name}.xml"));
@@ -97,7 +97,7 @@ fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
     fs::write(file("outside-changed"), changed).unwrap();
     fs::remove_file(file("outside-gone")).unwrap();
     lab.node.command("start-libvirtd");
-    eventually("all are fresh", Duration::from_secs(15), || listed(&|vms| vms.iter().all(fresh)));
+    eventually("all are fresh", SOON, || listed(&|vms| vms.iter().all(fresh)));
     eventually("what changed is shown", SLACK, || {
         listed(&|vms| vms.len() == 2 && vms[0]["memory_mib"] == 96 && vms[1]["name"] == vm.name)
     });

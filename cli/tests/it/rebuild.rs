@@ -1,7 +1,7 @@
 //! `vmyard rebuild`: the database is deleted, and made again from the manifests on the nodes.
 
 use crate::{
-    lab::{Lab, Server, eventually, request, server::VMYARD},
+    lab::{Lab, SOON, Server, eventually, request, server::VMYARD},
     snapshots::{agrees, agrees_on_disk},
     two_nodes::two,
     volumes::{has, write},
@@ -154,7 +154,7 @@ fn a_lost_database_is_made_again() {
         lab.ok("delete-volume", json!({"volume": volume}));
     }
     lab.ok("delete-template", json!({"template": "golden"}));
-    eventually("nothing is left", Duration::from_secs(20), || lab.files().is_empty().then_some(()));
+    eventually("nothing is left", SOON, || lab.files().is_empty().then_some(()));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_server_that_was_killed_leaves_what_it_did_a_moment_before() {
     let mut lab = Lab::own();
     let vm = lab.create("killed");
     vm.ok("create-snapshot", json!({"name": "one"}));
-    eventually("it is written", Duration::from_secs(10), || {
+    eventually("it is written", SOON, || {
         beside(&lab, &["rebuild", "--plan"]).1.contains("1 VMs, 1 volumes, 1 snapshots").then_some(())
     });
     let before = known(&lab, &[]);
@@ -205,7 +205,7 @@ fn killed_and_lost(calls: &[(&str, Value, &[&str])]) {
             let [vm, data] = scene(&lab);
             let before = manifests(&lab);
             lab.server.kill_and_restart(&[("VMYARD_CRASH_AT", &format!("{step}:after"))]);
-            eventually("the server that has just started has written all", Duration::from_secs(20), || {
+            eventually("the server that has just started has written all", SOON, || {
                 matches!(&manifests(&lab)[..], [one] if !before.contains(one)).then_some(())
             });
             assert_eq!(lab.server.call(method, body.clone()).status, 0, "{what}");
@@ -303,7 +303,7 @@ fn without_a_manifest_a_vm_is_taken_over_as_it_was_called() {
     assert!(code == 1 && text.contains("there is no manifest") && text.contains("vmyard vm adopt"), "{text}");
     lab.server = Server::start(&lab.dir.path, &[]);
     // Its template is not known any more, and stands below its disk all the same.
-    let seen = eventually("it is seen", Duration::from_secs(20), || {
+    let seen = eventually("it is seen", SOON, || {
         Some(lab.ok("describe-vm", json!({"vm": id}))).filter(|vm| vm["managed"] == false)
     });
     assert!(seen["name"].as_str().unwrap().starts_with("marked"), "{seen}");
@@ -351,7 +351,7 @@ fn a_stop_writes_what_could_not_be_written_before() {
     fs::rename(&seeds, &away).unwrap();
     lab.ok("create-keypair", json!({"name": "late"}));
     // After the third the node is left alone for four seconds.
-    eventually("attempts have failed", Duration::from_secs(30), || (refused() >= 3).then_some(()));
+    eventually("attempts have failed", SOON, || (refused() >= 3).then_some(()));
     fs::rename(&away, &seeds).unwrap();
     // libvirt has stopped a pool that it could not look at.
     lab.node.virsh(&["pool-start", "vmyard-seeds"]);

@@ -1,7 +1,7 @@
 //! reset-vm-system: the system disk back to its template, all else as it is.
 
 use crate::{
-    lab::{Lab, eventually, tiny},
+    lab::{Lab, SOON, eventually, tiny},
     snapshots::{agrees, chain, now},
     volumes::{has, write},
 };
@@ -79,7 +79,7 @@ fn killed_at_every_step_of_a_reset() {
             let answer = lab.server.call("reset-vm-system", json!({"vm": "phoenix", "template": "other"}));
             assert_eq!(answer.status, 0, "killed at {at}");
             lab.server.kill_and_restart(&[]);
-            eventually(&format!("one image is left after {at}: {:?}", lab.files()), Duration::from_secs(30), || {
+            eventually(&format!("one image is left after {at}: {:?}", lab.files()), SOON, || {
                 let open = lab.ok("list-tasks", json!({"state": "unwinding"}))["total"] == 0
                     && lab.ok("list-tasks", json!({"state": "running"}))["total"] == 0;
                 let images = lab.files().iter().filter(|file| file.ends_with(".qcow2")).count();

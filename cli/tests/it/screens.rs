@@ -2,7 +2,7 @@
 
 use crate::access::{called_with, token};
 use crate::lab::{
-    Lab, Socket, TestVm,
+    Lab, SOON, Socket, TestVm,
     browser::{Browser, serve_files},
     cached, eventually,
 };
@@ -93,7 +93,7 @@ fn two_callers(vm: &TestVm<'_>) {
     assert!(snapshot(lab, &other, one["password"].as_str().unwrap()).is_err());
     let picture = snapshot(lab, &other, other["password"].as_str().unwrap()).unwrap();
     assert!(picture.starts_with(&[0xff, 0xd8, 0xff]) && picture.len() > 2000, "{} bytes", picture.len());
-    eventually("the port closes", Duration::from_secs(10), || (!is_open(&other)).then_some(()));
+    eventually("the port closes", SOON, || (!is_open(&other)).then_some(()));
 
     // Who watched goes on watching; a second one beside them.
     let (mut second, _) = browse(&vm.ok("get-vnc-console", json!({})));
@@ -215,7 +215,7 @@ fn who_is_let_in() {
         (!is_open(&console)).then_some(())
     });
     drop(silent);
-    eventually("the ticket's time is over", Duration::from_secs(10), || {
+    eventually("the ticket's time is over", SOON, || {
         let now = vm.ok("get-vm-screenshot", json!({}))["taken_at"].as_str().unwrap().to_owned();
         (now.as_str() > console["expires_at"].as_str().unwrap()).then_some(())
     });
@@ -275,7 +275,7 @@ fn a_browser_shows_the_screen_and_types() {
     browser.press("touch /tmp/typed\n");
     wait_in_guest("ls /tmp/typed");
     vm.ok("stop-vm", json!({"force": true}));
-    eventually("it is told of the end", Duration::from_secs(30), || (state() == "disconnected true").then_some(()));
+    eventually("it is told of the end", SOON, || (state() == "disconnected true").then_some(()));
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn without_a_screen() {
     let path = lab.dir.path.join("headless.xml");
     fs::write(&path, xml).unwrap();
     lab.node.virsh(&["create", &path.display().to_string()]);
-    eventually("it is seen", Duration::from_secs(10), || {
+    eventually("it is seen", SOON, || {
         (lab.server.call("describe-vm", json!({"vm": "headless"})).status == 200).then_some(())
     });
     let problem = lab.err("get-vnc-console", json!({"vm": "headless"}), 422, "unsupported");

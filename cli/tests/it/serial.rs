@@ -1,12 +1,11 @@
 //! Serial lines of VMs: what was said before, many who watch and one who types, and what befalls a session.
 
 use crate::access::{called_with, token};
-use crate::lab::{Lab, Socket, TestVm, eventually, http_client, shown::Shown};
+use crate::lab::{Lab, SOON, Socket, TestVm, eventually, http_client, shown::Shown};
 use serde_json::{Value, json};
 use std::{io::Write, process::Stdio, time::Duration};
 
 const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "vmyard.serial.v1");
-const SOON: Duration = Duration::from_secs(30);
 
 /// A session on a VM's line; with notes.
 fn attend(vm: &TestVm<'_>, options: Value) -> Socket {

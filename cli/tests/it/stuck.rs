@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, TestVm, eventually},
+    lab::{Lab, SOON, TestVm, eventually},
 };
 use serde_json::{Value, json};
 use std::{
@@ -12,7 +12,6 @@ use std::{
 
 /// QEMUs that hang: half of them in a merge, half in a snapshot with memory, each more than a node has threads of a kind.
 const HUNG: usize = 10;
-const TIME: Duration = Duration::from_secs(100);
 
 fn signal(vm: &TestVm<'_>, signal: &str) {
     assert!(Command::new("kill").args([signal, &vm.qemu()]).status().unwrap().success());
@@ -37,7 +36,7 @@ fn jobs_of_hung_qemus_keep_nobody() {
         begun.body["task"]["id"].clone()
     };
     let tasks: Vec<Value> = vms.iter().enumerate().map(begin).collect();
-    eventually("they are at work", TIME, || {
+    eventually("they are at work", SOON, || {
         let is_at_work = |task: &Value| {
             let steps = lab.ok("describe-task", json!({"task": task}))["steps"].to_string();
             steps.contains("merge-images") || steps.contains("take-snapshot")
@@ -56,7 +55,7 @@ fn jobs_of_hung_qemus_keep_nobody() {
         signal(vm, "-CONT");
     }
     for task in &tasks {
-        let ended = eventually("it ends", TIME, || {
+        let ended = eventually("it ends", SOON, || {
             let task = lab.ok("describe-task", json!({"task": task}));
             (task["state"] != "running").then_some(task)
         });

@@ -3,17 +3,14 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, TestVm, eventually},
+    lab::{Lab, SOON, TestVm, eventually},
     snapshots::{agrees, with_data},
 };
 use serde_json::json;
-use std::time::Duration;
-
-const TIME: Duration = Duration::from_secs(100);
 
 fn suspend(lab: &Lab, vm: &TestVm<'_>) {
     lab.node.virsh(&["managedsave", vm.created["domain"].as_str().unwrap()]);
-    eventually("it is off", TIME, || (vm.state() == "shutoff").then_some(()));
+    eventually("it is off", SOON, || (vm.state() == "shutoff").then_some(()));
 }
 
 #[test]
@@ -65,7 +62,7 @@ fn nothing_changes_under_one() {
     let vm = vm.start();
     assert_eq!(vm.run("cat /tmp/mark"), "in-memory");
     assert_eq!(vm.describe()["tags"]["kept"], "yes");
-    eventually("it is merged", TIME, || (lab.ok("list-snapshots", json!({"vm": vm.id}))["total"] == 0).then_some(()));
+    eventually("it is merged", SOON, || (lab.ok("list-snapshots", json!({"vm": vm.id}))["total"] == 0).then_some(()));
     agrees(&lab, &vm.name);
     assert_eq!(vm.run("cat /tmp/mark"), "in-memory");
     // Who drops the memory has an ordinary VM.
@@ -76,6 +73,14 @@ fn nothing_changes_under_one() {
     assert_eq!(vm.run("cat /tmp/mark || echo forgotten"), "forgotten");
     // Who deletes one doesn't want its memory any more.
     suspend(&lab, &vm);
+    // A libvirtd that was restarted since doesn't know why it is off.
+    lab.node.command("kill-libvirtd");
+    lab.node.command("start-libvirtd");
+    let told = eventually("it is told to be suspended", SOON, || {
+        let told = vm.ok("diagnose-vm", json!({}));
+        (told["reason"] == "saved").then_some(told)
+    });
+    assert!(told["verdict"]["sentence"].as_str().unwrap().contains("suspended with its memory"), "{told}");
     lab.ok("delete-vm", json!({"vm": vm.id, "delete_volumes": true}));
     std::mem::forget(vm);
     lab.ok("delete-volume", json!({"volume": other["id"]}));

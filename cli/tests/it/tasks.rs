@@ -1,8 +1,7 @@
 //! Tasks: describe-task, list-tasks, cancel-task, `wait: false`, locks, a graceful stop.
 
-use crate::lab::{Lab, eventually, large_image};
+use crate::lab::{Lab, SOON, eventually, large_image};
 use serde_json::json;
-use std::time::Duration;
 
 #[test]
 fn a_call_that_does_not_wait() {
@@ -14,7 +13,7 @@ fn a_call_that_does_not_wait() {
     assert_eq!(answer.status, 202, "{answer:?}");
     let task = &answer.body["task"];
     assert_eq!((&task["method"], &task["target"]["name"]), (&json!("create-vm"), &json!(name)));
-    let done = eventually("the task is done", Duration::from_secs(20), || {
+    let done = eventually("the task is done", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task["id"]}));
         (task["state"] == "done").then_some(task)
     });
@@ -45,7 +44,7 @@ fn a_task_that_failed_says_why_and_what_was_undone() {
     assert!(problem["detail"].as_str().unwrap().contains("make volume"), "{problem}");
     assert_eq!(lab.ok("describe-task", json!({"task": problem["task"]}))["target"]["name"], "doomed");
     std::fs::rename(lab.node.dir.join("pools/away"), &default).unwrap();
-    let task = eventually("the task is unwound", Duration::from_secs(20), || {
+    let task = eventually("the task is unwound", SOON, || {
         let tasks = lab.ok("list-tasks", json!({"state": "failed"}));
         tasks["tasks"].get(0).cloned()
     });
@@ -62,7 +61,7 @@ fn two_tasks_do_not_work_on_one_vm() {
     let vm = lab.create("locked").start();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 60})));
-        let task = eventually("the stop is at work", Duration::from_secs(10), || {
+        let task = eventually("the stop is at work", SOON, || {
             let tasks = lab.ok("list-tasks", json!({"target": vm.id, "method": "stop-vm"}));
             tasks["tasks"].get(0).cloned()
         });
@@ -160,7 +159,7 @@ fn a_copy_of_bytes_can_be_cancelled() {
     let answer = lab.server.call("register-template", request);
     assert_eq!(answer.status, 202, "{answer:?}");
     let task = &answer.body["task"]["id"];
-    eventually("bytes are copied", Duration::from_secs(30), || {
+    eventually("bytes are copied", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task}));
         (task["steps"].as_array().unwrap().len() == 3).then_some(())
     });
@@ -180,7 +179,7 @@ fn a_cancelled_task_never_ends_well() {
         let answer = lab.server.call("start-vm", json!({"vm": vm.id, "wait": false}));
         let task = &answer.body["task"]["id"];
         let cancel = lab.server.call("cancel-task", json!({"task": task}));
-        let task = eventually("the start has ended", Duration::from_secs(20), || {
+        let task = eventually("the start has ended", SOON, || {
             let task = lab.ok("describe-task", json!({"task": task}));
             (task["finished_at"] != json!(null)).then_some(task)
         });
@@ -199,7 +198,7 @@ fn a_cancelled_task_never_ends_well() {
 
 /// The task of this method that is at work on a VM.
 fn running(lab: &Lab, method: &str, vm: &str) -> serde_json::Value {
-    eventually("the task is at work", Duration::from_secs(10), || {
+    eventually("the task is at work", SOON, || {
         let tasks = lab.ok("list-tasks", json!({"target": vm, "method": method, "state": "running"}));
         let task = tasks["tasks"].get(0)?["id"].clone();
         let begun = lab.ok("describe-task", json!({"task": task}))["steps"].as_array().is_some_and(|s| !s.is_empty());

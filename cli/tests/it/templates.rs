@@ -1,6 +1,6 @@
 //! Templates: register-template, list-templates, describe-template, delete-template.
 
-use crate::lab::{Lab, tiny};
+use crate::lab::{Lab, SOON, tiny};
 use serde_json::json;
 use std::{fs, path::Path, process::Command};
 
@@ -87,7 +87,7 @@ fn a_template_in_use_stays() {
     let name = lab.name("busy");
     let made = lab.server.call("register-template", json!({"name": name, "file": tiny(), "wait": false}));
     let task = made.body["task"]["id"].clone();
-    let done = crate::lab::eventually("it is registered", std::time::Duration::from_secs(30), || {
+    let done = crate::lab::eventually("it is registered", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task}));
         (task["state"] == "done").then_some(task)
     });
@@ -148,7 +148,7 @@ fn what_something_else_stands_on_is_not_deleted() {
     );
     fs::write(&file, xml).unwrap();
     lab.node.virsh(&["define", file.to_str().unwrap()]);
-    crate::lab::eventually("the other domain is seen", std::time::Duration::from_secs(5), || {
+    crate::lab::eventually("the other domain is seen", SOON, || {
         (lab.ok("list-vms", json!({"name": "thief"}))["total"] == 1).then_some(())
     });
     let problem = vm.err("delete-vm", json!({}), 409, "in_use");

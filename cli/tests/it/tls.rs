@@ -1,12 +1,11 @@
 //! The command line and a server behind a proxy with TLS, which a few lines stand for here.
 
-use crate::lab::{Lab, eventually, server::VMYARD, shown::Shown};
+use crate::lab::{Lab, SOON, eventually, server::VMYARD, shown::Shown};
 use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
-    time::Duration,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{
@@ -87,7 +86,7 @@ fn the_command_line_speaks_tls_on_a_console_too() {
     keys.write_all(b"\r").unwrap();
     shown.wait_for("login: ");
     vm.ok("stop-vm", serde_json::json!({"force": true}));
-    eventually("it ends", Duration::from_secs(20), || console.try_wait().unwrap());
+    eventually("it ends", SOON, || console.try_wait().unwrap());
     let said = console.wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&said.stderr).contains("the VM is off"), "{said:?}");
 }

@@ -3,13 +3,13 @@
 use crate::{
     credentials_offline::{self, finished},
     lab::{
-        Directory, Lab, NodeProcess, Socket, TestVm, eventually,
+        Directory, Lab, NodeProcess, SOON, Socket, TestVm, eventually,
         ssh::{Sshd, stranger},
     },
     snapshots::{agrees, chain},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 #[test]
 fn a_node_over_ssh() {
@@ -58,15 +58,13 @@ fn a_node_over_ssh() {
 
     // The connection breaks and comes back.
     drop(sshd);
-    eventually("the node is down", Duration::from_secs(30), || {
+    eventually("the node is down", SOON, || {
         (ok("describe-node", json!({"node": "far"}))["state"] == "down").then_some(())
     });
     let answer = server.call("stop-vm", json!({"vm": "web", "force": true}));
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("node_unavailable")), "{answer:?}");
     sshd = Sshd::start(&far);
-    eventually("the node is up", Duration::from_secs(30), || {
-        (ok("describe-node", json!({"node": "far"}))["state"] == "up").then_some(())
-    });
+    eventually("the node is up", SOON, || (ok("describe-node", json!({"node": "far"}))["state"] == "up").then_some(()));
     ok("stop-vm", json!({"vm": "web", "force": true}));
     ok("delete-vm", json!({"vm": "web"}));
     drop(sshd);

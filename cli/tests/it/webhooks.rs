@@ -2,7 +2,7 @@
 
 use crate::{
     access::{bare, code, ok},
-    lab::{Directory, Lab, Server, eventually, request, trouble::Clock},
+    lab::{Directory, Lab, SOON, Server, eventually, request, trouble::Clock},
 };
 use serde_json::{Value, json};
 use std::{
@@ -17,8 +17,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// What a receiver was sent.
 struct Message {

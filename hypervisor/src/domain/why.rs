@@ -54,7 +54,14 @@ impl Node {
         let read = self
             .ask_domain(id, &format!("read the state of domain {id}"), move |domain| {
                 let (state, reason) = domain.state()?;
-                Ok((power(state, reason), why(state, reason)))
+                let (power, why) = (power(state, reason), why(state, reason));
+                // A libvirtd that was restarted, or whose host was, knows no reason any more; the file with the memory lasts.
+                let why = match power == Power::Off && domain.has_managed_save()? {
+                    true => Why::Saved,
+                    false if why == Why::Saved => Why::Other,
+                    false => why,
+                };
+                Ok((power, why))
             })
             .await;
         if_there(read)

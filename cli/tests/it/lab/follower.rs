@@ -8,9 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something that is told may take to come.
-const SOON: Duration = Duration::from_secs(30);
-
 /// What a server sends, line by line.
 pub struct Follower {
     lines: Receiver<String>,
@@ -58,13 +55,15 @@ impl Follower {
     /// The next message; `None` when the server has ended the stream.
     #[track_caller]
     pub fn next(&mut self) -> Option<Sent> {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + super::SOON;
         let (mut kind, mut data, mut id) = (String::new(), String::new(), None);
         loop {
             let line = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => panic!("nothing was sent for {SOON:?}, after {:?}", self.last),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("nothing was sent for {:?}, after {:?}", super::SOON, self.last)
+                }
             };
             match line.split_once(": ") {
                 Some(("event", text)) => kind = text.to_owned(),

@@ -190,6 +190,9 @@ pub fn request(name: &str, more: Value) -> Value {
     request
 }
 
+/// The deadline of what comes by itself and soon, however busy the machine is. Where the time itself is tested, a test says its own.
+pub const SOON: Duration = Duration::from_secs(100);
+
 /// Waits for a condition. Panics after the deadline, with what was waited for.
 #[track_caller]
 pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> Option<T>) -> T {
@@ -201,6 +204,19 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> 
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Asserts that something usually takes no longer than `limit`: it is done five times, of which one or two may have waited for the
+/// machine, though none for long.
+#[track_caller]
+pub fn takes(what: &str, limit: Duration, mut action: impl FnMut()) {
+    let mut times = [(); 5].map(|()| {
+        let begun = Instant::now();
+        action();
+        begun.elapsed()
+    });
+    times.sort_unstable();
+    assert!(times[2] < limit && times[4] < limit * 10, "{what}: {times:?}");
 }
 
 /// The tiny template, which `make test` makes.

@@ -65,9 +65,7 @@ impl Server {
         let token = fs::read_to_string(dir.join("data/admin.token")).unwrap().trim().to_owned();
         let http = http_client(Duration::from_secs(310));
         let server = Server { dir: dir.to_owned(), child, url, token, http };
-        super::eventually("the server is ready", Duration::from_secs(20), || {
-            (server.get("/readyz").status == 200).then_some(())
-        });
+        super::eventually("the server is ready", super::SOON, || (server.get("/readyz").status == 200).then_some(()));
         server
     }
 

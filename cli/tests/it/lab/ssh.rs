@@ -5,7 +5,6 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command},
-    time::Duration,
 };
 
 const PORT: u16 = 2222;
@@ -54,7 +53,7 @@ impl Sshd {
             .unwrap();
         let started =
             || fs::read_to_string(node.dir.join("sshd.log")).ok().filter(|log| log.contains("Not background"));
-        eventually("the ssh server listens", Duration::from_secs(10), started);
+        eventually("the ssh server listens", super::SOON, started);
         let address = node.uri().trim_start_matches("qemu+tcp://").trim_end_matches("/system").to_owned();
         Sshd { child, address, key }
     }

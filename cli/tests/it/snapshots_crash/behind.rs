@@ -10,7 +10,6 @@ use std::{
         fs::{MetadataExt, chown},
         net::UnixStream,
     },
-    time::Duration,
 };
 
 impl Scene<'_> {
@@ -55,7 +54,7 @@ impl Scene<'_> {
                 xml.split(path).nth(1).unwrap().split("<target dev='").nth(1).unwrap().split('\'').next().unwrap();
             self.lab.node.virsh(&["blockcommit", &self.domain, target, "--active", "--shallow"]);
         }
-        eventually("both jobs are ready", Duration::from_secs(20), || {
+        eventually("both jobs are ready", crate::lab::SOON, || {
             let jobs = self.qmp("query-jobs", json!({}));
             let ready = jobs.as_array().unwrap().iter().filter(|job| job["status"] == "ready").count();
             (ready == 2).then_some(())
@@ -68,7 +67,7 @@ impl Scene<'_> {
         for job in jobs.as_array().unwrap() {
             let id = json!({"id": job["id"]});
             monitor.ask("job-complete", id.clone());
-            eventually("the job is concluded", Duration::from_secs(20), || {
+            eventually("the job is concluded", crate::lab::SOON, || {
                 let jobs = monitor.ask("query-jobs", json!({}));
                 let ours = jobs.as_array().unwrap().iter().find(|one| one["id"] == job["id"]).unwrap();
                 (ours["status"] == "concluded").then_some(())

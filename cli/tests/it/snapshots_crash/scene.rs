@@ -2,7 +2,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, eventually, http_client, trouble},
+    lab::{Lab, SOON, eventually, http_client, trouble},
     random::register_blank,
     snapshots, volumes,
 };
@@ -15,7 +15,6 @@ pub const HOWS: [&str; 2] = ["VMYARD_CRASH_AT", "VMYARD_FAIL_AT"];
 pub const TREE: [(&str, u8); 3] = [("root", 1), ("middle", 2), ("leaf", 3)];
 const PLACE: &str = "128k";
 const LENGTH: &str = "64k";
-const SOON: Duration = Duration::from_secs(100);
 
 pub struct Scene<'a> {
     pub lab: &'a mut Lab,

@@ -286,8 +286,21 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
     let taken = &record;
     let delete = |one: &Move| Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
+    let settle = Undo::SettleSnapshot {
+        node: at.clone(),
+        snapshot: record.id,
+        moves: moves.clone(),
+        task: last.then_some(task.id),
+    };
+    let copied = nvram.as_ref().zip(record.spec.nvram.as_ref());
+    let delete_copy = copied.map(|(_, to)| delete_kept(&record, to, OrphanKind::Nvram));
     for one in &moves {
         task.foretell("make-overlay", delete(one));
+    }
+    // Settling asks a running VM's QEMU, which is not to be waited for where nothing was asked of it.
+    if !on {
+        delete_copy.iter().for_each(|delete| task.foretell("copy-nvram", delete.clone()));
+        task.foretell("take-snapshot", settle.clone());
     }
     task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
         app.store.insert_snapshot(taken, &disks, &step).await
@@ -301,13 +314,10 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
         let delete = delete_kept(&record, memory, OrphanKind::Memory);
         task.step("keep-memory", Some(delete), async { Ok(()) }).await?;
     }
-    if let Some((from, to)) = nvram.as_ref().zip(record.spec.nvram.as_ref()) {
-        let delete = delete_kept(&record, to, OrphanKind::Nvram);
-        task.step("copy-nvram", Some(delete), nvram::set(&node, to.pool, &to.file, Some((from.pool, &from.file))))
+    if let Some((from, to)) = copied {
+        task.step("copy-nvram", delete_copy, nvram::set(&node, to.pool, &to.file, Some((from.pool, &from.file))))
             .await?;
     }
-    let settle =
-        Undo::SettleSnapshot { node: at, snapshot: record.id, moves: moves.clone(), task: last.then_some(task.id) };
     let (quiesced, pause_ms) = task
         .step("take-snapshot", Some(settle), async {
             if !on {

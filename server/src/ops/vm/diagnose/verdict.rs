@@ -152,13 +152,16 @@ fn of_domain(facts: &Facts) -> Vec<Finding> {
             Some("start it again (start-vm); the end of QEMU's log may say more, and the host's kernel log, if it ran out of memory"),
         )),
         Some((Power::Off, why)) => {
-            let how = match why {
-                Why::PoweredOff => "its guest powered off",
-                Why::PowerCut => "its power was cut",
-                Why::Saved => "it was saved, with its memory, outside of Vmyard",
-                _ => "it was not started since its host was",
+            let (how, hint) = match why {
+                Why::PoweredOff => ("its guest powered off", "start-vm starts it"),
+                Why::PowerCut => ("its power was cut", "start-vm starts it"),
+                Why::Saved => (
+                    "it was suspended with its memory outside of Vmyard (virsh managedsave, or when its host was shut down)",
+                    "start-vm lets it go on where it was; until then its disks, interfaces and size can't be changed",
+                ),
+                _ => ("it was not started since its host was", "start-vm starts it"),
             };
-            found.push(told(FindingCode::Off, format!("VM {name} is off: {how}"), Some("start-vm starts it")));
+            found.push(told(FindingCode::Off, format!("VM {name} is off: {how}"), Some(hint)));
         }
         Some((Power::Running, _)) if facts.silent => found.push(told(
             FindingCode::QemuHangs,
