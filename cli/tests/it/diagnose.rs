@@ -107,7 +107,7 @@ fn from_off_to_fine() {
 fn a_kernel_that_panics() {
     let lab = Lab::own();
     let vm = lab.create("panics").start().ready();
-    vm.run("(sleep 1; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &");
+    vm.begin("sleep 1; echo c >/proc/sysrq-trigger");
     let panic = verdict(&lab, &vm.name, "kernel-panic", SOON);
     assert!(text(&panic, "/verdict/sentence").contains("sysrq triggered crash"), "{panic:#}");
     vm.ok("stop-vm", json!({"force": true}));
@@ -151,7 +151,7 @@ fn a_pool_that_is_full_and_a_node_that_is_away() {
     lab.ok("create-volume", json!({"name": "data", "size_gib": 1, "pool": "small"}));
     vm.ok("attach-volume", json!({"volume": "data"}));
     let vm = vm.start().ready();
-    vm.run("(dd if=/dev/zero of=/dev/vdb bs=1M count=32 && sync) >/dev/null 2>&1 &");
+    vm.begin("sleep 1; dd if=/dev/zero of=/dev/vdb bs=1M count=32 && sync");
     let full = verdict(&lab, &vm.name, "pool-full", SOON);
     assert_eq!(text(&full, "/reason"), "io error", "{full:#}");
     assert!(text(&full, "/verdict/hint").contains("resume-vm"), "{full:#}");

@@ -313,7 +313,7 @@ fn a_pool_that_is_full_pauses_a_vm_and_says_how_it_goes_on() {
     vm.ok("attach-volume", json!({"volume": "data"}));
     let vm = vm.start().ready();
     let mut follower = Follower::of(&lab.server, "?kinds=vm-io-error,vm-state");
-    vm.run("(dd if=/dev/zero of=/dev/vdb bs=1M count=32 && sync && touch /run/written) >/dev/null 2>&1 &");
+    vm.begin("sleep 1; dd if=/dev/zero of=/dev/vdb bs=1M count=32 && sync && touch /run/written");
     let told = follower.until(|sent| sent.data["details"]["state"] == "paused");
     let errors: Vec<&Value> = told.iter().filter(|event| event["kind"] == "vm-io-error").collect();
     assert_eq!(errors.len(), 1, "{told:?}");

@@ -65,7 +65,7 @@ fn a_vm_undefined_outside_can_still_be_deleted() {
 fn a_guest_that_powers_itself_off_is_seen() {
     let lab = Lab::shared();
     let vm = lab.create("itself").start().ready();
-    vm.run("(sleep 1; poweroff -f) >/dev/null 2>&1 &");
+    vm.begin("sleep 1; poweroff -f");
     eventually("it is off", SOON, || {
         (lab.ok("list-vms", json!({"name": vm.name}))["vms"][0]["state"] == "shutoff").then_some(())
     });

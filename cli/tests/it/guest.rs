@@ -61,7 +61,7 @@ fn keys_and_passwords_need_a_user() {
 fn a_guest_agent_that_falls_silent_holds_up_nobody() {
     let lab = Lab::shared();
     let vm = lab.create("silent").start().ready();
-    vm.run("(sleep 1; kill -STOP $(pidof qemu-ga)) >/dev/null 2>&1 &");
+    vm.begin("sleep 1; kill -STOP $(pidof qemu-ga)");
     let domain = vm.created["domain"].as_str().unwrap().to_owned();
     // libvirt itself says when it is silent.
     crate::lab::eventually("the agent is silent", SOON, || {

@@ -96,19 +96,10 @@ impl<'a> TestVm<'a> {
     /// Runs a shell line in the guest through its agent; panics when it fails. Returns what it prints.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
-        let domain = self.created["domain"].as_str().unwrap();
-        let agent = |command: Value| -> Option<Value> {
-            let output = std::process::Command::new("virsh")
-                .args(["-q", "-c", self.lab.node.uri(), "qemu-agent-command", domain, &command.to_string()])
-                .output()
-                .unwrap();
-            serde_json::from_slice(&output.stdout).ok()
-        };
-        let exec = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", line], "capture-output": true}});
-        let pid = eventually("the agent answers", BOOT, || agent(exec.clone()))["return"]["pid"].clone();
+        let pid = self.begin(line);
         let status = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
         let done = eventually("the command ends", BOOT, || {
-            agent(status.clone()).filter(|reply| reply["return"]["exited"] == true)
+            self.agent(&status).filter(|reply| reply["return"]["exited"] == true)
         });
         let output = |key: &str| {
             let encoded = done["return"][key].as_str().unwrap_or_default();
@@ -118,6 +109,22 @@ impl<'a> TestVm<'a> {
         };
         assert_eq!(done["return"]["exitcode"], 0, "{line}: {}{}", output("out-data"), output("err-data"));
         output("out-data")
+    }
+
+    /// Begins a line in the guest, for one after which the guest can't say how it went. Returns its process's id.
+    pub fn begin(&self, line: &str) -> Value {
+        let exec = json!({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", line], "capture-output": true}});
+        eventually("the agent answers", BOOT, || self.agent(&exec))["return"]["pid"].clone()
+    }
+
+    /// What the guest agent answers, if it does.
+    fn agent(&self, command: &Value) -> Option<Value> {
+        let domain = self.created["domain"].as_str().unwrap();
+        let output = std::process::Command::new("virsh")
+            .args(["-q", "-c", self.lab.node.uri(), "qemu-agent-command", domain, &command.to_string()])
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).ok()
     }
 
     /// Runs a line in the guest through ssh, from its network's host, as soon as somebody listens there. Returns whether it went
