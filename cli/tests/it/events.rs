@@ -273,6 +273,7 @@ fn what_changed_while_the_server_was_not_running_is_told_by_the_next() {
     let killed = lab.create("killed").start();
     let off = lab.create("off");
     let (id, pid, other) = (killed.id.clone(), killed.qemu(), off.id.clone());
+    let domain = killed.created["domain"].as_str().unwrap().to_owned();
     std::mem::forget((killed, off));
     let told = |lab: &Lab, id: &str| {
         let listed = lab.ok("list-events", json!({"vm": id, "kinds": ["vm-state"]}));
@@ -285,6 +286,8 @@ fn what_changed_while_the_server_was_not_running_is_told_by_the_next() {
     let before = told(&lab, &id).len();
     assert!(lab.server.terminate());
     assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    // Else the next server may see that for itself.
+    eventually("libvirtd knows it", SOON, || (lab.node.virsh(&["domstate", &domain]) == "shut off").then_some(()));
     lab.server = Server::start(&lab.dir.path, &[]);
     let event = eventually("it is told", SOON, || {
         let now = told(&lab, &id);
