@@ -196,6 +196,27 @@ fn a_cancelled_task_never_ends_well() {
     vm.delete();
 }
 
+/// A cancel-task is a task itself, and may be cancelled while it waits; when it no longer waits, it is too late.
+#[test]
+fn nor_does_a_cancelled_cancel_task() {
+    let lab = Lab::shared();
+    let vm = lab.create("undecided").start();
+    for round in 0..20 {
+        let stop = lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 60, "wait": false}));
+        let stop = &stop.body["task"]["id"];
+        let first = lab.server.call("cancel-task", json!({"task": stop, "wait": false}));
+        let first = &first.body["task"]["id"];
+        std::thread::sleep(std::time::Duration::from_millis(round % 5));
+        let second = lab.server.call("cancel-task", json!({"task": first}));
+        match second.status {
+            200 => assert_eq!(second.body["state"], "failed", "{second:?}"),
+            _ => assert_eq!(second.body["code"], "wrong_state", "{second:?}"),
+        }
+        lab.wait_for_tasks();
+        assert_eq!(vm.state(), "running");
+    }
+}
+
 /// The task of this method that is at work on a VM.
 fn running(lab: &Lab, method: &str, vm: &str) -> serde_json::Value {
     eventually("the task is at work", SOON, || {

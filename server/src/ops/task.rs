@@ -48,6 +48,7 @@ pub async fn cancel(context: Context, request: CancelTask) -> Result<Work<Task>>
             Ok(())
         })
         .await?;
+        task.close()?;
         to_wire(&task.app, record.id).await
     }))
 }
