@@ -48,8 +48,12 @@ pub async fn cancel(context: Context, request: CancelTask) -> Result<Work<Task>>
             Ok(())
         })
         .await?;
-        task.close()?;
-        to_wire(&task.app, record.id).await
+        let task = to_wire(&task.app, record.id).await?;
+        match task.state {
+            // All that it does was done when it was told: one that deletes orphans, or cancels another task, has no last step.
+            TaskState::Done => Err(too_late(&record, "has ended")),
+            _ => Ok(task),
+        }
     }))
 }
 

@@ -95,12 +95,6 @@ impl Task {
         Ok(())
     }
 
-    /// Says that the task is done but for its answer: from here on it can't be cancelled. Fails when it has been. For one that ends
-    /// without a last step.
-    pub fn close(&self) -> Result<()> {
-        self.go_on(true)
-    }
-
     /// Waits for something that may be waited for in vain: ends with an error when the task is cancelled. What is
     /// waited for is dropped then, so it must be a wait and nothing else.
     pub async fn unless_cancelled<T>(&self, wait: impl Future<Output = Result<T>>) -> Result<T> {
