@@ -130,20 +130,20 @@ impl Store {
     ) -> Result<()> {
         let finished = matches!(state, TaskState::Done | TaskState::Failed).then(|| Time::now().0);
         let mut transaction = self.begin().await?;
-        sqlx::query(
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
             "update task set state = $1, result = coalesce($2, result), error = coalesce($3, error), finished_at = $4
-             where id = $5",
-        )
+             where id = $5 returning {COLUMNS}"
+        )))
         .bind(state.as_str())
         .bind(result)
         .bind(error)
         .bind(finished)
         .bind(id.to_string())
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await
         .map_err(failed("journal a task's state"))?;
         if finished.is_some() {
-            tell_end(&mut transaction, id).await?;
+            tell_end(&mut transaction, row).await?;
         }
         transaction.commit().await.map_err(failed("journal a task's state"))?;
         self.events_told();
@@ -182,15 +182,17 @@ impl Store {
     pub async fn task_is_done(&self, task: Uuid, result: &str, ended: &[Ended]) -> Result<()> {
         let mut transaction = self.begin().await?;
         end_steps(&mut transaction, task, ended).await?;
-        sqlx::query("update task set state = $1, result = $2, finished_at = $3 where id = $4")
-            .bind(TaskState::Done.as_str())
-            .bind(result)
-            .bind(Time::now().0)
-            .bind(task.to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("journal a task's end"))?;
-        tell_end(&mut transaction, task).await?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "update task set state = $1, result = $2, finished_at = $3 where id = $4 returning {COLUMNS}"
+        )))
+        .bind(TaskState::Done.as_str())
+        .bind(result)
+        .bind(Time::now().0)
+        .bind(task.to_string())
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed("journal a task's end"))?;
+        tell_end(&mut transaction, row).await?;
         transaction.commit().await.map_err(failed("journal a task's end"))?;
         self.events_told();
         Ok(())
@@ -316,13 +318,8 @@ pub(super) async fn close_journal_with(transaction: &mut Transaction<'_, Any>, t
 }
 
 /// Tells that a task has ended, within the transaction that says so.
-async fn tell_end(transaction: &mut Transaction<'_, Any>, id: Uuid) -> Result<()> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!("select {COLUMNS} from task where id = $1")))
-        .bind(id.to_string())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(failed("read a task"))?;
-    match row {
+async fn tell_end(transaction: &mut Transaction<'_, Any>, task: Option<AnyRow>) -> Result<()> {
+    match task {
         Some(row) => event::insert(transaction, &[read(&row)?.event()]).await,
         None => Ok(()),
     }

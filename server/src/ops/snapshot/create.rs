@@ -1,6 +1,6 @@
 //! Taking snapshots.
 
-use super::{of_id, of_vm};
+use super::{of_vm, wire};
 use crate::{
     App, Context, Error, Result, layers, nvram, observe,
     ops::{
@@ -21,7 +21,7 @@ use api::{
 use hypervisor::{
     ErrorKind, Node,
     domain::{DomainDisks, Freeze, Power},
-    storage::Backing,
+    storage::{Backing, VolumeView},
 };
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -47,11 +47,7 @@ pub async fn create(context: Context, request: CreateSnapshot) -> Result<Work<Sn
     held.extend(lock_volumes(app, &draft.moves, context.task, CreateSnapshot::NAME)?);
     let target = Target { kind: "snapshot".to_owned(), id: draft.record.id, name: draft.record.name.clone() };
     let outline = Outline::of(&draft.steps()).on(&vm.node).allocates(0, draft.grows_to());
-    Ok(Work::new(target, held, outline, move |task| async move {
-        let id = draft.record.id;
-        take(&task, draft, true).await?;
-        of_id(&task.app, id).await
-    }))
+    Ok(Work::new(target, held, outline, move |task| async move { take(&task, draft, true).await }))
 }
 
 /// The locks of volumes that are moved.
@@ -72,17 +68,20 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             hint: Some(format!("virsh snapshot-create {name} on node {}", vm.node.name())),
         });
     };
-    match of_vm(app, vm.id, &request.name).await {
+    // Side by side: each waits for the database or for the node.
+    let (same_name, parent, volumes_of_it, domain, kept) = tokio::join!(
+        of_vm(app, vm.id, &request.name),
+        app.store.current_snapshot(vm.id),
+        volumes_of(app, vm),
+        vm.text(),
+        vm.node.kept_by_libvirt(vm.id)
+    );
+    match same_name {
         Ok(_) => return Err(Error::exists("snapshot", &request.name)),
         Err(Error::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    let rows = app.store.volumes_of_vm(vm.id).await?;
-    let views = rows.iter().map(|row| async { (row.id, vm.node.volume(row.pool, &row.file).await) });
-    // Side by side: each is a call to the node.
-    let (domain, kept, views) =
-        tokio::join!(vm.text(), vm.node.kept_by_libvirt(vm.id), futures::future::join_all(views));
-    let mut views: HashMap<Uuid, _> = views.into_iter().collect();
+    let (rows, mut views) = volumes_of_it?;
     let domain = domain?;
     let kept = kept?;
     if kept.memory {
@@ -118,7 +117,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
     let mut frozen = Vec::new();
     let mut moves = Vec::new();
     for volume in &volumes {
-        let view = views.remove(&volume.id).transpose()?.flatten().ok_or_else(|| gone(volume))?;
+        let (view, backing) = views.remove(&volume.id).transpose()?.flatten().ok_or_else(|| gone(volume))?;
         let from = volume.image();
         frozen.push(FrozenDisk {
             snapshot: id,
@@ -126,7 +125,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             device: volume.device.clone().unwrap_or_default(),
             pool_name: volume.pool_name.clone(),
             image: from.clone(),
-            backing: backing(app, &vm.node, volume, view.backing).await?,
+            backing,
             size_bytes: view.capacity,
             template: volume.template,
         });
@@ -138,6 +137,8 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             size_bytes: view.capacity,
         });
     }
+    // As they are read back.
+    frozen.sort_by(|one: &FrozenDisk, other| one.device.cmp(&other.device));
     let size = (domain.live.vcpus, domain.live.memory_mib);
     let memory = match request.memory {
         true => Some(memory_file(vm, &moves, id, size.1).await?),
@@ -150,7 +151,7 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
             vm: vm.id,
             name: request.name.clone(),
             node: vm.node.name().to_owned(),
-            parent: app.store.current_snapshot(vm.id).await?,
+            parent: parent?,
             phase: SnapshotPhase::Creating,
             spec: SnapshotSpec {
                 vm_name: name.to_owned(),
@@ -176,6 +177,24 @@ pub(super) async fn draft(app: &App, vm: &vm::Subject, request: &CreateSnapshot)
         on,
         quiesce: if agent && power == Power::Running && !request.memory { request.quiesce } else { Quiesce::Never },
     })
+}
+
+/// Volumes by id: what the node says of them, unless they are gone, and what their images stand on.
+type Views = HashMap<Uuid, Result<Option<(VolumeView, Option<String>)>>>;
+
+/// The volumes of a VM, with what its node says of each; one that can't be read may not be needed.
+async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, Views)> {
+    let rows = app.store.volumes_of_vm(vm.id).await?;
+    let views = rows.iter().map(|row| async {
+        let view = async {
+            let Some(view) = vm.node.volume(row.pool, &row.file).await? else { return Ok(None) };
+            let backing = backing(app, &vm.node, row, view.backing.clone()).await?;
+            Ok(Some((view, backing)))
+        };
+        (row.id, view.await)
+    });
+    let views = futures::future::join_all(views).await.into_iter().collect();
+    Ok((rows, views))
 }
 
 /// What a volume's image stands on. Where libvirt's last look and what is known of the volume say the same, that is it; else its
@@ -279,12 +298,12 @@ impl Draft {
 }
 
 /// Takes the snapshot, step by step. As the task's last work it ends the task's journal.
-pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
+pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<Snapshot> {
     let app = &task.app;
     let Draft { mut record, moves, disks, node, nvram, on, quiesce } = draft;
     let (vm, at) = (record.vm, node.name().to_owned());
     let forget = Undo::ForgetSnapshot { snapshot: record.id };
-    let taken = &record;
+    let (taken, frozen) = (&record, &disks);
     let delete = |one: &Move| Undo::DeleteUnused { node: at.clone(), image: one.to.clone() };
     let settle = Undo::SettleSnapshot {
         node: at.clone(),
@@ -303,7 +322,7 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
         task.foretell("take-snapshot", settle.clone());
     }
     task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
-        app.store.insert_snapshot(taken, &disks, &step).await
+        app.store.insert_snapshot(taken, frozen, &step).await
     })
     .await?;
     let make_overlays = moves.iter().map(|one| make_overlay(task, &node, one, Backing::qcow2(&one.base), delete(one)));
@@ -345,7 +364,9 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<()> {
     // What the domain is like by now hangs on nothing of that.
     let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
     made_ready?;
-    layers::sync(app, &moves).await
+    layers::sync(app, &moves).await?;
+    record.phase = SnapshotPhase::Ready;
+    Ok(wire(&record, disks, true))
 }
 
 fn delete_kept(record: &SnapshotRecord, file: &Image, kind: OrphanKind) -> Undo {

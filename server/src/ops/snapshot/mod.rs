@@ -63,6 +63,11 @@ pub async fn of_id(app: &App, id: Uuid) -> Result<Snapshot> {
 async fn to_wire(app: &App, record: &SnapshotRecord) -> Result<Snapshot> {
     let disks = app.store.disks_of_snapshot(record.id).await?;
     let current = app.store.current_snapshot(record.vm).await?;
+    Ok(wire(record, disks, current == Some(record.id)))
+}
+
+/// `current`: its VM stands on it.
+fn wire(record: &SnapshotRecord, disks: Vec<FrozenDisk>, current: bool) -> Snapshot {
     let disk = |disk: FrozenDisk| SnapshotDisk {
         device: disk.device,
         volume: disk.volume,
@@ -70,14 +75,14 @@ async fn to_wire(app: &App, record: &SnapshotRecord) -> Result<Snapshot> {
         size_gib: gib(disk.size_bytes),
         backing: disk.backing,
     };
-    Ok(Snapshot {
+    Snapshot {
         id: record.id,
         name: record.name.clone(),
         vm: record.vm,
         vm_name: record.spec.vm_name.clone(),
         node: record.node.clone(),
         parent: record.parent,
-        current: current == Some(record.id),
+        current,
         state: match record.phase {
             SnapshotPhase::Creating => SnapshotState::Creating,
             SnapshotPhase::Ready => SnapshotState::Ready,
@@ -91,5 +96,5 @@ async fn to_wire(app: &App, record: &SnapshotRecord) -> Result<Snapshot> {
         disks: disks.into_iter().map(disk).collect(),
         size_bytes: None,
         created_at: record.created_at,
-    })
+    }
 }
