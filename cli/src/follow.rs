@@ -10,6 +10,7 @@ use std::{
     sync::mpsc::{self, Sender},
     time::{Duration, Instant},
 };
+use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 /// The pauses between two looks at a task: the first one and the longest.
@@ -98,9 +99,13 @@ fn look_on(client: Client, id: Uuid, sender: Sender<Event>) {
 
 /// From now on Ctrl-C doesn't end this program, but is an event.
 fn tell_interrupt(sender: Sender<Event>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    // Not on the thread: whoever has seen a line of progress may press it at once.
+    let entered = runtime.enter();
+    let Ok(mut pressed) = signal(SignalKind::interrupt()) else { return };
+    drop(entered);
     std::thread::spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+        if runtime.block_on(pressed.recv()).is_some() {
             let _ = sender.send(Event::Interrupted);
         }
     });

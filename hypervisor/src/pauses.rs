@@ -13,7 +13,9 @@ use uuid::Uuid;
 /// How long the event of a domain that goes on may take to come after the call that lets it.
 const LATE: Duration = Duration::from_secs(2);
 /// How long the event of a stop may take, where one is sure to come.
-const SURE: Duration = Duration::from_millis(500);
+const SURE: Duration = Duration::from_secs(2);
+/// A pause is no shorter, even if both of its events are handled at once.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The domains that are watched. Cheap to clone.
 #[derive(Clone, Default)]
@@ -44,7 +46,7 @@ impl Pauses {
         let Some(sender) = watched.get(&domain) else { return };
         sender.send_modify(|seen| match (stopped, seen.stopped_at) {
             (true, None) => (seen.stopped_at, seen.stops) = (Some(Instant::now()), seen.stops + 1),
-            (false, Some(since)) => (seen.stopped_at, seen.total) = (None, seen.total + since.elapsed()),
+            (false, Some(since)) => (seen.stopped_at, seen.total) = (None, seen.total + since.elapsed().max(SHORTEST)),
             _ => {}
         });
     }

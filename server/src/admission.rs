@@ -6,8 +6,12 @@ use hypervisor::{Facts, Node};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use uuid::Uuid;
+
+/// How long a call waits for a node's first list of VMs.
+pub const LISTED: Duration = Duration::from_secs(3);
 
 /// What is promised to VMs that don't run yet, or are about to grow.
 #[derive(Clone, Default)]
@@ -66,6 +70,14 @@ pub fn room(app: &App, node: &Node) -> Result<Room> {
     let facts = node.known_facts("tell its capacity")?;
     let promised = lock(&app.admission.promised);
     Ok(room_with(app, node.name(), &facts, &promised))
+}
+
+/// Waits a little until a node's VMs have been listed, which they are right after it was reached: before that nobody knows what
+/// is free there.
+pub async fn wait_until_listed(app: &App, node: &Node, patience: Duration) {
+    let mut changes = app.index.changes();
+    let listed = async { while app.index.node(node.name()).scanned_at.is_none() && changes.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(patience, listed).await;
 }
 
 /// Keeps room for a VM on a node, or says what is asked for and what is free. Two calls can't both get the last of it. A

@@ -74,7 +74,7 @@ const OPENING: [&str; 5] =
 fn each_role_does_its_own_and_no_more() {
     let lab = Lab::own();
     let server = &lab.server;
-    let vm = lab.create("guarded");
+    let vm = lab.create("guarded").deaf();
     let (viewer, operator) = (token(server, "vera", "viewer"), token(server, "otto", "operator"));
     // What would be done if it were allowed.
     let bodies = |method: &str| match method {
@@ -168,11 +168,11 @@ fn tokens_are_told_once_expire_and_end_at_once() {
     let with = |server: &Server, token: Option<&str>| server.post("list-vms", token, "application/json", "{}");
     assert_eq!(code(&with(&server, None)), (401, "unauthenticated"));
     assert_eq!(code(&with(&server, Some("vmy_wrong"))), (401, "unauthenticated"));
-    let request = json!({"name": "brief", "role": "administrator", "expires_at": seconds_ahead(1.5)});
+    let request = json!({"name": "brief", "role": "administrator", "expires_at": seconds_ahead(15.0)});
     let brief = ok(&server, "create-token", request)["token"].as_str().unwrap().to_owned();
     assert_eq!(with(&server, Some(&brief)).status, 200);
     let session = sign_in(&server, &brief);
-    assert!((1..=2).contains(&max_age(&session)), "no longer than the token: {session}");
+    assert!((1..=15).contains(&max_age(&session)), "no longer than the token: {session}");
     let cookie = cookie_of(&session);
     let answer =
         eventually("it expires", SOON, || Some(with(&server, Some(&brief))).filter(|answer| answer.status != 200));

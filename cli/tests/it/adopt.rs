@@ -96,7 +96,7 @@ fn taken_over_used_and_given_back() {
     lab.err("release-vm", json!({"vm": "web"}), 409, "wrong_state");
     lab.ok("start-vm", json!({"vm": "web"}));
     lab.ok("delete-snapshot", json!({"vm": "web", "snapshot": "first"}));
-    eventually("its snapshots are gone", Duration::from_secs(60), || {
+    eventually("its snapshots are gone", SOON, || {
         (lab.ok("list-snapshots", json!({"vm": "web"}))["total"] == 0).then_some(())
     });
     lab.wait_for_tasks();
@@ -277,5 +277,8 @@ fn what_cannot_be_taken_over() {
     for name in ["old web", "outside", "thief"] {
         lab.node.virsh(&["undefine", name]);
     }
+    eventually("the thief is gone", SOON, || {
+        (lab.ok("list-vms", json!({"name": "thief"}))["total"] == 0).then_some(())
+    });
     ours.delete();
 }

@@ -5,7 +5,7 @@ use crate::{
     lab::{Lab, SOON, eventually, request},
 };
 use serde_json::json;
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 /// Makes libvirtd think that the host was booted: it has a mark in a directory that is empty after a boot.
 fn forget_the_boot(dir: &Path) -> usize {
@@ -44,11 +44,11 @@ fn a_vm_starts_with_its_host() {
     lab.node.command("kill-libvirtd");
     assert!(forget_the_boot(&lab.node.dir) > 0);
     lab.node.command("start-libvirtd");
-    eventually("it has started", Duration::from_secs(60), || (starts.state() == "running").then_some(()));
+    eventually("it has started", SOON, || (starts.state() == "running").then_some(()));
     assert_eq!(stays.state(), "shutoff");
     // Somebody else changes it.
     lab.node.virsh(&["autostart", &second]);
-    eventually("it is told", Duration::from_secs(60), || {
+    eventually("it is told", SOON, || {
         // libvirt has no event for it: a look at the VM finds it, or a scan within a minute.
         stays.describe();
         let events = lab.ok("list-events", json!({"vm": stays.id, "kinds": ["vm-changed"]}));

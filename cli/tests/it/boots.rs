@@ -1,12 +1,11 @@
 //! A guest boots, and has its files, after each operation on its disks whose server was killed in the middle of it.
 
 use crate::{
-    lab::{Lab, TestVm, eventually},
+    lab::{Lab, SOON, TestVm, eventually},
     snapshots::agrees,
     snapshots_crash::scene::POINTS,
 };
 use serde_json::{Value, json};
-use std::time::Duration;
 
 struct Operation {
     method: &'static str,
@@ -52,7 +51,7 @@ fn operations() -> [Operation; 6] {
 
 /// Runs a line in the guest, which is started for it as soon as a deletion that was cut off has gone on.
 fn in_guest(lab: &Lab, line: &str) -> String {
-    let started = eventually("nobody is at work on it", Duration::from_secs(60), || {
+    let started = eventually("nobody is at work on it", SOON, || {
         let answer = lab.server.call("start-vm", json!({"vm": "guest"}));
         assert!(answer.status == 200 || answer.body["code"] == "busy", "{answer:?}");
         (answer.status == 200).then_some(answer.body)

@@ -1,7 +1,6 @@
 //! The command line.
 
-use crate::lab::{Lab, eventually};
-use std::time::Duration;
+use crate::lab::{Lab, SOON, eventually};
 
 #[test]
 fn a_first_vm_by_the_command_line_alone() {
@@ -36,9 +35,7 @@ fn a_first_vm_by_the_command_line_alone() {
     assert!(ok(&["vm", "start", &name]).contains("running"));
     let list = ok(&["vm", "list", "--tag", "by=cli"]);
     assert!(list.contains(&name) && list.contains("running") && list.contains("NAME"), "{list}");
-    eventually("the address is shown", Duration::from_secs(60), || {
-        ok(&["vm", "show", &name]).contains("(lease)").then_some(())
-    });
+    eventually("the address is shown", SOON, || ok(&["vm", "show", &name]).contains("(lease)").then_some(()));
     assert!(ok(&["vm", "stop", &name]).contains("shutoff"));
     assert!(ok(&["vm", "xml", &name, "--inactive"]).starts_with("<domain"));
     for (kind, shown) in [("node", "local"), ("pool", "default"), ("network", "default"), ("template", "tiny")] {

@@ -49,7 +49,7 @@ fn last(text: &str) -> String {
     text.rsplit("\x1b[K").next().unwrap().replace('\r', "")
 }
 
-/// A stop that waits for a guest in its firmware, which doesn't hear the power button.
+/// A stop that waits for a guest that doesn't hear the power button.
 fn begin_stop(lab: &Lab, vm: &TestVm) -> String {
     let (code, out, err) = lab.server.cli_apart(&["vm", "stop", &vm.name, "--timeout", "120", "--no-wait"]);
     assert_eq!((code, err.as_str()), (0, ""));
@@ -59,7 +59,7 @@ fn begin_stop(lab: &Lab, vm: &TestVm) -> String {
 #[test]
 fn begun_now_and_waited_for_later() {
     let lab = Lab::shared();
-    let vm = lab.create("later-cli");
+    let vm = lab.create("later-cli").deaf();
     let (code, task, err) = lab.server.cli_apart(&["vm", "start", &vm.name, "--no-wait"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let task = task.strip_suffix('\n').unwrap();
@@ -109,7 +109,7 @@ fn a_terminal_shows_how_far_it_is() {
     // The same errors as elsewhere: those of the checks, and those of the work.
     let (code, last) = Terminal::run(&lab, &register).end();
     assert!(code == 1 && last.contains("(already_exists)") && last.contains("request id: "), "{last}");
-    let vm = lab.create("seen").start();
+    let vm = lab.create("seen").deaf().start();
     let task = begin_stop(&lab, &vm);
     let terminal = Terminal::run(&lab, &["task", "wait", &task]);
     terminal.shows(&format!("stop-vm {}: ", vm.name));
@@ -138,7 +138,7 @@ fn a_terminal_shows_how_far_it_is() {
 #[test]
 fn ctrl_c_leaves_the_task_at_work() {
     let lab = Lab::shared();
-    let vm = lab.create("left").start();
+    let vm = lab.create("left").deaf().start();
     let mut terminal = Terminal::run(&lab, &["vm", "stop", &vm.name, "--timeout", "120"]);
     terminal.shows(&format!("stop-vm {}: ", vm.name));
     let tasks = lab.ok("list-tasks", json!({"target": vm.id, "method": "stop-vm"}));
@@ -187,7 +187,7 @@ fn a_plan_is_printed_and_nothing_done() {
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["plan"]["method"], "create-vm");
     planned(&["template", "register", "more", "--file", &image]);
     planned(&["template", "delete", "tiny"]);
-    let vm = lab.create("plans");
+    let vm = lab.create("plans").deaf();
     planned(&["vm", "start", &vm.name]);
     planned(&["vm", "delete", &vm.name]);
     let vm = vm.start();

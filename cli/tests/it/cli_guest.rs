@@ -1,8 +1,8 @@
 //! `vmyard vm reset-password`, `reset-keypair`, `exec` and `show --guest`.
 
-use crate::lab::{Lab, eventually, login::KeyPair};
+use crate::lab::{Lab, SOON, eventually, login::KeyPair};
 use serde_json::json;
-use std::{fs, time::Duration};
+use std::fs;
 
 #[test]
 fn guests_by_the_command_line() {
@@ -11,9 +11,7 @@ fn guests_by_the_command_line() {
     let vm = lab.create_with("cli", json!({"cloud_init": {"user": "ann", "password": "the old one"}, "start": true}));
     let vm = vm.ready();
     let cli = |args: &[&str]| lab.server.cli(&[&["vm"], args].concat());
-    eventually("its agent answers", Duration::from_secs(60), || {
-        (cli(&["exec", &vm.name, "--", "true"]).0 == 0).then_some(())
-    });
+    eventually("its agent answers", SOON, || (cli(&["exec", &vm.name, "--", "true"]).0 == 0).then_some(()));
     // What is printed last is the password.
     let (code, text) = cli(&["reset-password", &vm.name, "ann"]);
     assert!(code == 0 && text.contains("the password of ann in VM") && text.contains("(by guest-agent)"), "{text}");

@@ -1,6 +1,6 @@
 //! reset-vm-password and reset-vm-keypair by the guest agent.
 
-use crate::lab::{Lab, TestVm, eventually, login::KeyPair};
+use crate::lab::{Lab, SOON, TestVm, eventually, login::KeyPair};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -52,7 +52,7 @@ fn a_password_and_a_key_by_the_agent() {
 
     // Who didn't wait is told by the task, for a while, and nobody else ever.
     let task = lab.server.call("reset-vm-password", json!({"vm": vm.id, "user": "alice", "wait": false})).body;
-    let told = eventually("it is done", Duration::from_secs(60), || {
+    let told = eventually("it is done", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task["task"]["id"]}));
         task["result"]["password"].as_str().map(str::to_owned)
     });

@@ -44,7 +44,12 @@ fn a_password_and_a_key_at_the_next_boot() {
     let cloud_init = json!({"user": "alice", "password": "the old one", "ssh_keys": [old.public],
         "user_data": "#!/bin/sh\necho once >>/var/mine\n"});
     let vm = lab.create_with("boot", json!({"cloud_init": cloud_init, "start": true})).ready();
-    let kept = || vm.run("cat /var/mine; md5sum /etc/dropbear/*_host_key; hostname");
+    let kept = || {
+        vm.run(
+            "until ls /etc/dropbear/*_host_key >/dev/null 2>&1; do sleep 1; done
+             cat /var/mine; md5sum /etc/dropbear/*_host_key; hostname",
+        )
+    };
     let before = kept();
 
     let reset = vm.ok("reset-vm-password", json!({"user": "alice", "password": ODD, "method": "cloud-init"}));

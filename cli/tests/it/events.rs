@@ -207,7 +207,7 @@ fn what_makes_no_sense_is_refused() {
     let (status, problem) = Follower::with(&server, "", &server.token, None).err().unwrap();
     assert_eq!((status, &problem["code"]), (409, &json!("busy")), "{problem}");
     drop(all);
-    eventually("there is room again", Duration::from_secs(60), || {
+    eventually("there is room again", SOON, || {
         // A client that is gone is noticed when something is sent.
         server.call("create-token", json!({"name": "noise", "role": "viewer"}));
         server.call("delete-token", json!({"token": "noise"}));
@@ -326,7 +326,7 @@ fn a_pool_that_is_full_pauses_a_vm_and_says_how_it_goes_on() {
     // It does go on.
     assert!(in_mounts_of(&pid, &["mount", "-o", "remount,size=64m", &path]));
     vm.ok("resume-vm", json!({}));
-    eventually("all is written", Duration::from_secs(60), || {
+    eventually("all is written", SOON, || {
         vm.run("ls /run/written 2>/dev/null || true").starts_with("/run/written").then_some(())
     });
     vm.delete();

@@ -77,10 +77,10 @@ fn a_copy_whose_room_is_taken_meanwhile() {
     } else {
         assert_eq!(answer.body["code"], "no_capacity", "{answer:?}");
     }
-    eventually("nothing of the copy is left", Duration::from_secs(60), || {
+    eventually("nothing of the copy is left", SOON, || {
         fs::read_dir(&there).unwrap().flatten().all(|file| file.file_name() == "fill").then_some(())
     });
-    eventually("its record is gone", Duration::from_secs(60), || {
+    eventually("its record is gone", SOON, || {
         (lab.server.call("describe-template", json!({"template": "large"})).status == 404).then_some(())
     });
     // libvirt has not looked since: refused all the same, and before a byte is written.

@@ -1,6 +1,6 @@
 //! What a guest's agent tells, and commands that it runs.
 
-use crate::lab::{Lab, TestVm, eventually};
+use crate::lab::{Lab, SOON, TestVm, eventually};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn a_guest_is_described() {
     let early = vm.ok("describe-vm", json!({"guest_info": true}));
     assert!(early["guest"].is_null() && early["guest_unavailable"].as_str().unwrap().contains("agent"), "{early}");
     let vm = vm.ready();
-    let told = eventually("the guest tells of itself and its addresses", Duration::from_secs(60), || {
+    let told = eventually("the guest tells of itself and its addresses", SOON, || {
         let vm = vm.ok("describe-vm", json!({"guest_info": true}));
         // The guest is ready before its DHCP server has answered.
         (!vm["guest"].is_null() && vm["networks"][0]["addresses"].to_string().contains("agent")).then_some(vm)
@@ -88,14 +88,14 @@ fn commands_run_without_a_shell() {
     let done = exec(&vm, &["sh", "-c", "sleep 5; echo late >/tmp/late"], json!({"timeout_s": 1}));
     assert_eq!((&done["running"], &done["exit_code"]), (&json!(true), &Value::Null));
     assert!(done["pid"].as_i64().unwrap() > 1);
-    eventually("it ends", Duration::from_secs(60), || (vm.run("cat /tmp/late || :") == "late").then_some(()));
+    eventually("it ends", SOON, || (vm.run("cat /tmp/late || :") == "late").then_some(()));
     let problem = vm.err("exec-in-vm", json!({"command": ["/no/such/program"]}), 422, "unsupported");
     assert!(problem["detail"].as_str().unwrap().contains("refuses"), "{problem}");
     // No lock is held: the power is cut under it.
     let long = json!({"vm": vm.id, "command": ["sleep", "100"], "timeout_s": 100, "wait": false});
     let task = lab.server.call("exec-in-vm", long).body["task"]["id"].clone();
     vm.ok("stop-vm", json!({"force": true}));
-    let ended = eventually("it is told", Duration::from_secs(60), || {
+    let ended = eventually("it is told", SOON, || {
         let task = lab.ok("describe-task", json!({"task": task}));
         (task["state"] == "failed").then_some(task)
     });

@@ -83,7 +83,7 @@ fn a_guest_boots_by_uefi() {
         assert!(gone["pending"].is_null(), "{gone}");
     }
     lab.ok("delete-vm", json!({"vm": id}));
-    eventually("no file of it is left", Duration::from_secs(60), || (lab.files() == before).then_some(()));
+    eventually("no file of it is left", SOON, || (lab.files() == before).then_some(()));
     assert!(!lab.node.virsh(&["vol-list", "default"]).contains("nvram"));
 
     assert_eq!(lab.ok("create-vm", request("old", "bios"))["firmware"], "bios");

@@ -2,7 +2,7 @@
 
 use crate::{
     access::{SERVER_FILES, bare, called_with, code, is_nowhere, ok, token},
-    lab::{Lab, Server, eventually},
+    lab::{Lab, SOON, Server, eventually},
 };
 use serde_json::{Value, json};
 use std::{
@@ -10,7 +10,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 const SK_ED25519: &str = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAICFo/k5LU8863u66YC9eUO2170QduohPURkQnbLa/dczAAAABHNzaDo= user@example.com";
@@ -89,9 +88,7 @@ fn private_keys_are_told_once_and_kept_nowhere() {
         secrets.push(lines[lines.len() / 2].to_owned());
     }
     let left = being_made();
-    eventually("other servers' keys are made too", Duration::from_secs(60), || {
-        left.iter().all(|path| !path.exists()).then_some(())
-    });
+    eventually("other servers' keys are made too", SOON, || left.iter().all(|path| !path.exists()).then_some(()));
 
     for (wrong, field) in [
         (json!({"name": "a b"}), "name"),

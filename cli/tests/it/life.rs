@@ -104,8 +104,7 @@ fn a_vm_is_rebooted_paused_and_resumed() {
 #[test]
 fn a_guest_that_does_not_listen_is_forced_off() {
     let lab = Lab::shared();
-    let vm = lab.create("deaf").start();
-    // In its firmware a guest hears no power button; one that is suspended right after the start hears none either.
+    let vm = lab.create("deaf").deaf().start();
     let stopped = vm.ok("stop-vm", json!({"timeout_s": 1}));
     assert_eq!(stopped["forced"], true, "{stopped}");
     assert_eq!(vm.state(), "shutoff");

@@ -120,11 +120,7 @@ fn vnet(xml: &str, mac: &str) -> String {
 #[test]
 fn a_guest_that_holds_on_keeps_it() {
     let lab = Lab::shared();
-    // In its firmware a guest hears nothing; this one never leaves it, since its disk can't be booted.
-    let vm = lab.create("deaf-nic");
-    let disk = lab.ok("describe-volume", json!({"volume": vm.describe()["disks"][0]["volume"]}));
-    crate::volumes::write(&disk, 0, "0", "1M");
-    let vm = vm.start();
+    let vm = lab.create("deaf-nic").deaf().start();
     let mac = macs(&vm)[0].clone();
     let problem = vm.err("detach-network", json!({"mac": mac, "timeout_s": 6}), 504, "timeout");
     assert!(problem["detail"].as_str().unwrap().contains("it stays attached"), "{problem}");

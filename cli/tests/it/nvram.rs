@@ -1,11 +1,11 @@
 //! The variables of UEFI VMs in snapshots.
 
 use crate::{
-    lab::{Lab, eventually},
+    lab::{Lab, SOON, eventually},
     random::register_blank,
 };
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 fn nvram(lab: &Lab, id: &Value) -> PathBuf {
     lab.node.dir.join(format!("pools/default/{}.nvram.fd", id.as_str().unwrap()))
@@ -70,9 +70,9 @@ fn they_come_back_with_the_disks() {
     lab.ok("stop-vm", json!({"vm": "child", "force": true}));
     lab.ok("delete-vm", json!({"vm": "child"}));
     // They go with their snapshots and their VM.
-    eventually("what reverts have kept is gone", Duration::from_secs(60), || (files(&lab) == 4).then_some(()));
+    eventually("what reverts have kept is gone", SOON, || (files(&lab) == 4).then_some(()));
     lab.ok("delete-snapshot", with(json!({"snapshot": "two"})));
-    eventually("the copy is gone", Duration::from_secs(60), || (files(&lab) == 3).then_some(()));
+    eventually("the copy is gone", SOON, || (files(&lab) == 3).then_some(()));
     lab.ok("delete-vm", with(json!({"delete_snapshots": true})));
     lab.ok("delete-template", json!({"template": "blank"}));
     crate::crash::nothing_is_left(&lab, "all of it");
@@ -119,7 +119,7 @@ fn killed_while_they_are_kept_and_put_back() {
                     "{method} {how} {at}"
                 );
                 let what = format!("{method} {how} {at} leaves no file: {:?}", lab.files());
-                eventually(&what, Duration::from_secs(60), || (files(&lab) == before).then_some(()));
+                eventually(&what, SOON, || (files(&lab) == before).then_some(()));
             }
         }
         if method == "create-snapshot" {

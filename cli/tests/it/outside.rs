@@ -119,7 +119,7 @@ fn libvirtd_restarted_again_and_again_under_load() {
         lab.node.command("start-libvirtd");
     };
     restart();
-    eventually("the node is back", Duration::from_secs(60), || {
+    eventually("the node is back", SOON, || {
         (lab.ok("list-nodes", json!({}))["nodes"][0]["state"] == "up").then_some(())
     });
     let before = holds(&lab);
@@ -160,7 +160,7 @@ fn libvirtd_restarted_again_and_again_under_load() {
     });
     lab.wait_for_tasks();
     // What is shown is what is there.
-    eventually("all is as libvirt says", Duration::from_secs(60), || {
+    eventually("all is as libvirt says", SOON, || {
         let vms = lab.ok("list-vms", json!({}))["vms"].clone();
         let same = vms.as_array().unwrap().iter().all(|vm| {
             let told = lab.node.virsh(&["domstate", vm["domain"].as_str().unwrap()]);
@@ -168,7 +168,7 @@ fn libvirtd_restarted_again_and_again_under_load() {
         });
         same.then_some(())
     });
-    let after = eventually("nothing is left open", Duration::from_secs(60), || {
+    let after = eventually("nothing is left open", SOON, || {
         let after = holds(&lab);
         // Connections that are opened when they are needed may have been opened by now.
         (after.0 <= before.0 + 40 && after.1 <= before.1 + 4).then_some(after)

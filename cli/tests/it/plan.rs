@@ -1,6 +1,6 @@
 //! `"plan": true` on every mutating method: nothing changes, and the call then does what the plan said.
 
-use crate::lab::{Lab, TestVm, eventually, tiny};
+use crate::lab::{Lab, SOON, TestVm, eventually, tiny};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -44,7 +44,7 @@ fn planned(lab: &Lab, seen: &mut BTreeSet<String>, method: &str, body: Value) ->
 fn quiet(lab: &Lab) {
     let rows = |method: &str, body: Value, field: &str| lab.ok(method, body)[field].as_array().unwrap().clone();
     let path = |one: &Value| one["path"].as_str().unwrap_or_default().to_owned();
-    eventually("every image is somebody's", Duration::from_secs(60), || {
+    eventually("every image is somebody's", SOON, || {
         let mut known: BTreeSet<String> = rows("list-volumes", json!({}), "volumes").iter().map(path).collect();
         for vm in rows("list-vms", json!({}), "vms") {
             for snapshot in rows("list-snapshots", json!({"vm": vm["id"]}), "snapshots") {

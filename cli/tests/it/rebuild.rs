@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use std::{
     fs,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 /// Runs a command that works on the database of a lab's server, beside it.
@@ -214,7 +213,7 @@ fn killed_and_lost(calls: &[(&str, Value, &[&str])]) {
             println!("{}", ok(&lab, &["rebuild"]));
             lab.server = Server::start(&lab.dir.path, &[]);
             // Nothing is in the way of anything, and the bytes are there.
-            eventually("nothing is at work", Duration::from_secs(60), || {
+            eventually("nothing is at work", SOON, || {
                 let listed = lab.ok("list-snapshots", json!({"vm": vm, "limit": 100}));
                 let all_ready = listed["snapshots"].as_array().unwrap().iter().all(|one| one["state"] == "ready");
                 all_ready.then_some(())
@@ -250,7 +249,7 @@ fn killed_and_lost(calls: &[(&str, Value, &[&str])]) {
             if !kept.is_empty() {
                 lab.server.kill_and_restart(&[]);
             }
-            eventually("nothing is left", Duration::from_secs(60), || lab.files().is_empty().then_some(()));
+            eventually("nothing is left", SOON, || lab.files().is_empty().then_some(()));
         }
     }
 }

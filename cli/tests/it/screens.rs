@@ -243,7 +243,7 @@ fn a_browser_shows_the_screen_and_types() {
         }, error => { window.state = String(error); });";
     browser.run(connect, json!([files, console["websocket_url"]]));
     let state = || browser.run("return window.state", json!([])).as_str().unwrap().to_owned();
-    eventually("it is connected", Duration::from_secs(60), || {
+    eventually("it is connected", SOON, || {
         let state = state();
         assert!(["connecting", "connected"].contains(&state.as_str()), "{state}");
         (state == "connected").then_some(())
@@ -256,14 +256,14 @@ fn a_browser_shows_the_screen_and_types() {
         for (let at = 0; at < pixels.length; at += 4) if (pixels[at] + pixels[at + 1] + pixels[at + 2] > 200) lit++;
         return [canvas.width, canvas.height, lit];";
     let shot = vm.ok("get-vm-screenshot", json!({}));
-    let seen = eventually("something is on the screen", Duration::from_secs(60), || {
+    let seen = eventually("something is on the screen", SOON, || {
         Some(browser.run(lit, json!([]))).filter(|seen| seen[2].as_u64().unwrap() > 200)
     });
     assert_eq!((&seen[0], &seen[1]), (&shot["width"], &shot["height"]));
     // Typed by the browser's keyboard, seen by the guest.
     browser.press("alice\n");
     // The prompt for the password takes a moment: more is lit then.
-    eventually("a password is asked for", Duration::from_secs(60), || {
+    eventually("a password is asked for", SOON, || {
         let now = browser.run(lit, json!([]))[2].as_u64();
         (now > seen[2].as_u64().map(|before| before + 300)).then_some(())
     });

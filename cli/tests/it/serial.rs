@@ -220,7 +220,7 @@ fn it_survives_the_server_and_libvirtd() {
     // libvirtd goes and comes: the session stays.
     lab.node.command("kill-libvirtd");
     lab.node.command("start-libvirtd");
-    console.until("it takes keys again", Duration::from_secs(60), |socket| {
+    console.until("it takes keys again", SOON, |socket| {
         socket.send(b"echo middle-$((40+2))\r");
         socket.receive(Duration::from_secs(1));
         String::from_utf8_lossy(&socket.bytes).contains("middle-42").then_some(())
@@ -329,9 +329,7 @@ fn fifty_watch_and_one_does_not_read() {
     let grown = lab.server.memory_mib().saturating_sub(before);
     assert!(grown < 40, "{grown} MiB more");
     // Who doesn't read is let go, and the log says why.
-    eventually("it is let go", Duration::from_secs(60), || {
-        lab.server.log().contains("the client has received nothing").then_some(())
-    });
+    eventually("it is let go", SOON, || lab.server.log().contains("the client has received nothing").then_some(()));
     drop(deaf);
 }
 
@@ -449,9 +447,7 @@ fn by_the_command_line() {
     }
     // Ctrl-C is the guest's.
     keys.write_all(b"\x03").unwrap();
-    eventually("the prompt is back", Duration::from_secs(60), || {
-        shown.text().split_once("sleep 60")?.1.contains("$ ").then_some(())
-    });
+    eventually("the prompt is back", SOON, || shown.text().split_once("sleep 60")?.1.contains("$ ").then_some(()));
     keys.write_all(b"echo still-$((40+2))\r").unwrap();
     shows("still-42");
     // Another one watches, and is told who types.
@@ -463,9 +459,7 @@ fn by_the_command_line() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        eventually("it watches", Duration::from_secs(60), || {
-            (lab.server.log().matches("status=101").count() == 2).then_some(())
-        });
+        eventually("it watches", SOON, || (lab.server.log().matches("status=101").count() == 2).then_some(()));
         keys.write_all(b"\x1d").unwrap();
         assert!(terminal.wait().unwrap().success());
         vm.ok("stop-vm", json!({"force": true}));

@@ -129,9 +129,8 @@ fn a_call_under_a_client_token_is_done_once() {
 #[test]
 fn a_wait_for_a_guest_can_be_cancelled() {
     let lab = Lab::shared();
-    let vm = lab.create("patient").start();
+    let vm = lab.create("patient").deaf().start();
     std::thread::scope(|scope| {
-        // In its firmware it doesn't hear the power button.
         let stop = scope.spawn(|| lab.server.call("stop-vm", json!({"vm": vm.id, "timeout_s": 120})));
         let task = running(&lab, "stop-vm", &vm.id);
         let cancelled = lab.ok("cancel-task", json!({"task": task}));

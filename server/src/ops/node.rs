@@ -66,10 +66,7 @@ pub async fn add(context: Context, request: AddNode) -> Result<Work<node::Node>>
         app.index.add_node(&record.name);
         app.nodes.insert(member.clone());
         // So that it can be used as soon as the answer is there.
-        let mut changes = app.index.changes();
-        let scanned =
-            async { while app.index.node(&record.name).scanned_at.is_none() && changes.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(REACH, scanned).await;
+        admission::wait_until_listed(app, &member.node, REACH).await;
         Ok(to_wire(app, &member))
     }))
 }

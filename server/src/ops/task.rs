@@ -11,7 +11,11 @@ use api::{
     Access, Page,
     task::{CancelTask, DescribeTask, ListTasks, Target, Task, TaskState, TaskStep, Tasks},
 };
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long an answer waits for a task that has ended to let go of its locks.
+const LETS_GO: Duration = Duration::from_secs(1);
 
 /// `describe-task`
 pub async fn describe(context: Context, request: DescribeTask) -> Result<Task> {
@@ -89,6 +93,10 @@ pub async fn for_caller(app: &App, caller: &Caller, id: Uuid) -> Result<Task> {
 /// A task with its steps.
 pub async fn to_wire(app: &App, id: Uuid) -> Result<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Error::not_found("task", id.to_string()))?;
+    // It lets go of its locks a moment after its end is written: who is told of it can go on at once.
+    if let Some(ended) = app.tasks.ended(id).filter(|_| record.finished_at.is_some()) {
+        let _ = tokio::time::timeout(LETS_GO, ended.cancelled()).await;
+    }
     let steps = app.store.steps(id).await?;
     Ok(wire(record, steps, true))
 }

@@ -183,7 +183,9 @@ impl Store {
         let mut transaction = self.begin().await?;
         end_steps(&mut transaction, task, ended).await?;
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "update task set state = $1, result = $2, finished_at = $3 where id = $4 returning {COLUMNS}"
+            "update task set state = $1, result = $2, finished_at = $3,
+                    progress = case when progress is null then null else 10000 end
+             where id = $4 returning {COLUMNS}"
         )))
         .bind(TaskState::Done.as_str())
         .bind(result)

@@ -65,6 +65,11 @@ impl Tasks {
         AtWork { cancels: Arc::clone(&self.cancels), task }
     }
 
+    /// Of a task that is at work: cancelled when it has let go of all that it held.
+    pub fn ended(&self, task: Uuid) -> Option<CancellationToken> {
+        lock(&self.cancels.at_work).get(&task).map(|cancel| cancel.ended.clone())
+    }
+
     /// Asks a task to stop before its next step. Asking twice is asking once.
     pub fn cancel(&self, task: Uuid) -> Cancelled {
         match lock(&self.cancels.at_work).get(&task) {

@@ -348,13 +348,14 @@ where
         created_at: Time::now(),
         finished_at: None,
     };
+    // Before anybody can know of it.
+    let at_work = app.tasks.at_work(id);
     app.store.insert_task(&record, token, Some(&entry)).await?;
     let (sender, outcome) = watch::channel(None);
     let ended = Arc::<Mutex<Vec<Ended>>>::default();
     let task =
         Task { app: app.clone(), id, next_step: Arc::default(), ended: Arc::clone(&ended), foretold: Arc::default() };
     let (app_, owner, held, run) = (app.clone(), caller.token, work.held, work.run);
-    let at_work = app.tasks.at_work(id);
     app.tasks.tracker.spawn(async move {
         let ran = AssertUnwindSafe(run(task)).catch_unwind().await;
         let result = ran.unwrap_or_else(|_| Err(Error::Internal(format!("{method} panicked"))));

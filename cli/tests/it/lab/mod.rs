@@ -26,7 +26,7 @@ pub mod ssh;
 // The bench has no use for it.
 #[allow(dead_code)]
 pub mod trouble;
-mod vm;
+pub mod vm;
 
 pub use node::NodeProcess;
 pub use server::{Answer, Server, http_client};

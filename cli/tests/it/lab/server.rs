@@ -1,16 +1,19 @@
 //! A `vmyard serve` of the test's.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The binary under test.
 pub const VMYARD: &str = env!("CARGO_BIN_EXE_vmyard");
+
+/// How long a new server's nodes are waited for: some never answer.
+const NODES: Duration = Duration::from_secs(10);
 
 /// A running server; its directory has `vmyard.toml` and gets `data/` and `server.log`.
 pub struct Server {
@@ -66,7 +69,22 @@ impl Server {
         let http = http_client(Duration::from_secs(310));
         let server = Server { dir: dir.to_owned(), child, url, token, http };
         super::eventually("the server is ready", super::SOON, || (server.get("/readyz").status == 200).then_some(()));
+        // It doesn't wait long for a node that takes its time, as each does on a busy machine.
+        let begun = Instant::now();
+        while !server.knows_its_nodes() && begun.elapsed() < NODES {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         server
+    }
+
+    /// Whether each node was looked at, or is known to be away.
+    fn knows_its_nodes(&self) -> bool {
+        let nodes = self.call("list-nodes", json!({})).body["nodes"].take();
+        let is_known = |node: &Value| match node["state"].as_str() {
+            Some("up") => node["observed_at"].is_string(),
+            state => state == Some("down"),
+        };
+        nodes.as_array().is_none_or(|nodes| nodes.iter().all(is_known))
     }
 
     /// Calls a method as the administrator.

@@ -1,12 +1,11 @@
 //! What a program prints, read while it runs.
 
-use super::eventually;
+use super::{SOON, eventually};
 use std::{
     io::Read,
     process::Child,
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::Duration,
 };
 
 /// What a program has printed so far.
@@ -36,7 +35,7 @@ impl Shown {
     /// Waits until this is somewhere in it.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        eventually(&format!("{text:?} is shown"), Duration::from_secs(60), || self.text().contains(text).then_some(()));
+        eventually(&format!("{text:?} is shown"), SOON, || self.text().contains(text).then_some(()));
     }
 
     /// All of it, of a program that has ended.

@@ -1,5 +1,6 @@
 //! A WebSocket client.
 
+use super::SOON;
 use std::{
     net::TcpStream,
     time::{Duration, Instant},
@@ -121,7 +122,7 @@ impl Socket {
     /// Waits for so many bytes, and takes them out.
     #[track_caller]
     pub fn take(&mut self, length: usize) -> Vec<u8> {
-        self.until(&format!("{length} bytes"), Duration::from_secs(60), |socket| {
+        self.until(&format!("{length} bytes"), SOON, |socket| {
             (socket.bytes.len() >= length).then(|| socket.bytes.drain(..length).collect())
         })
     }

@@ -47,6 +47,15 @@ impl<'a> TestVm<'a> {
         self
     }
 
+    /// Makes its disk one that can't be booted: once started, it stays in its firmware, which hears neither the power button nor
+    /// what is unplugged.
+    #[track_caller]
+    pub fn deaf(self) -> TestVm<'a> {
+        let disk = self.lab.ok("describe-volume", json!({"volume": self.describe()["disks"][0]["volume"]}));
+        qemu_io(&disk, &[], "write -P 0 0 1M");
+        self
+    }
+
     /// The process id of its QEMU.
     #[track_caller]
     pub fn qemu(&self) -> String {
@@ -149,6 +158,15 @@ impl<'a> TestVm<'a> {
         self.ok("delete-vm", json!({}));
         std::mem::forget(self);
     }
+}
+
+/// Does something with a volume's image. Returns what is said.
+pub fn qemu_io(volume: &Value, how: &[&str], line: &str) -> String {
+    let (format, path) = (volume["format"].as_str().unwrap(), volume["path"].as_str().unwrap());
+    let output =
+        std::process::Command::new("qemu-io").args(how).args(["-f", format, "-c", line, path]).output().unwrap();
+    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Drop for TestVm<'_> {

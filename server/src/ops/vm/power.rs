@@ -32,6 +32,7 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
         }
         Power::Running => return Err(wrong_power(vm.entry.name(), Power::Running, "shutoff", "it runs already")),
     }
+    admission::wait_until_listed(app, &vm.node, admission::LISTED).await;
     let view = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
     let (vcpus, memory_mib) = view.map_or((1, 0), |view| (view.vcpus, view.memory_mib));
     let reservation = admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib)?;
