@@ -83,6 +83,10 @@ pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     if error.message.contains("unable to execute QEMU agent command") {
         return ErrorKind::AgentRefused;
     }
+    // Its QEMU has ended under a call.
+    if error.message.contains("from agent socket") {
+        return ErrorKind::Agent;
+    }
     // Nor have these of serial lines: somebody has it; the domain is being started; it has none.
     for (text, kind) in [
         ("Active console session exists", ErrorKind::Busy),

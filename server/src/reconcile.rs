@@ -248,7 +248,8 @@ async fn scan(app: &App, node: &Node, came_up: Option<Instant>) -> Result<()> {
     let listed = node.domains().await;
     let statuses = listed.inspect_err(|_| app.index.set_node_up(node.name(), false))?;
     let mut unread = app.index.observe_listing(node.name(), read, &statuses);
-    app.index.set_node_up(node.name(), true);
+    // It may have gone since it answered, which was told before.
+    app.index.set_node_up(node.name(), node.status().0 == Status::Up);
     let mut old: Vec<(Instant, Uuid)> = Vec::new();
     app.index.each(|id, entry| {
         let Some(seen) = entry.seen.as_ref().filter(|_| entry.node == node.name()) else { return };

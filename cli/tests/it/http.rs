@@ -288,7 +288,7 @@ fn a_client_that_dawdles_does_not_keep_the_server() {
     .unwrap();
     let begun = std::time::Instant::now();
     assert!(lab.server.terminate());
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     lab.server.kill_and_restart(&[]);
 }
 

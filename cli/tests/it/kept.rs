@@ -35,7 +35,7 @@ fn rest(xml: &str) -> String {
 
 #[test]
 fn what_others_put_into_the_domain_stays() {
-    let lab = Lab::shared();
+    let lab = Lab::own();
     let vm = lab.create_with("rich", json!({"max_vcpus": 2, "max_memory_mib": 256}));
     let rich = definition(&lab, domain(&vm))
         .replace("  <vcpu ", &format!("  <memoryBacking>\n{HUGE}    <nosharepages/>\n  </memoryBacking>\n  <vcpu "))

@@ -254,7 +254,7 @@ fn a_hung_qemu_costs_only_its_own_vm() {
             let other = lab.create("other");
             other.ok("start-vm", json!({}));
             other.delete();
-            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         }
         calls.into_iter().for_each(|call| drop(call.join().unwrap()));
     });

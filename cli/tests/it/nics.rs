@@ -51,7 +51,8 @@ fn cold_and_back() {
 #[test]
 fn hot_and_back() {
     let lab = Lab::own();
-    let vm = lab.create("hot").start().ready();
+    let vm =
+        lab.create_with("hot", json!({"networks": [{"network": "default", "ip": "192.168.122.10"}]})).start().ready();
     let first = macs(&vm)[0].clone();
     let added = mac(&vm.ok("attach-network", json!({"network": "default", "ip": "192.168.122.66"})));
     assert!(xml(&vm, &["--inactive"]).contains(&added), "live and definition are in step");
@@ -165,7 +166,8 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn killed_at_every_step() {
     let mut lab = Lab::own();
-    let request = crate::lab::request("cut", json!({"start": true}));
+    let nic = json!({"network": "default", "ip": "192.168.122.10"});
+    let request = crate::lab::request("cut", json!({"start": true, "networks": [nic]}));
     let id = lab.ok("create-vm", request)["id"].as_str().unwrap().to_owned();
     let log = lab.node.dir.join(format!("pools/seeds/{id}.serial.log"));
     eventually("the guest is ready", 2 * SOON, || {

@@ -54,6 +54,8 @@ fn cut(lab: &mut Lab, (at, back): &(String, Back), method: &str, body: Value) ->
         }
     };
     let done = hit(lab, at, method, body, held, goes_on);
+    // libvirt 9.0 may die once more of what it is asked right after its start.
+    lab.node.command("revive-libvirtd");
     state(lab, "up");
     done
 }

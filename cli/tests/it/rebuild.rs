@@ -303,7 +303,7 @@ fn without_a_manifest_a_vm_is_taken_over_as_it_was_called() {
     lab.server = Server::start(&lab.dir.path, &[]);
     // Its template is not known any more, and stands below its disk all the same.
     let seen = eventually("it is seen", SOON, || {
-        Some(lab.ok("describe-vm", json!({"vm": id}))).filter(|vm| vm["managed"] == false)
+        Some(lab.server.call("describe-vm", json!({"vm": id})).body).filter(|vm| vm["managed"] == false)
     });
     assert!(seen["name"].as_str().unwrap().starts_with("marked"), "{seen}");
     let adopted = lab.ok("adopt-vm", json!({"vm": id}));

@@ -16,8 +16,6 @@ use std::{
     time::Duration,
 };
 
-const DAY: Duration = Duration::from_secs(90);
-
 /// The file in which VNC clients keep a password: DES by a key that all of them know.
 fn password_file(lab: &Lab, password: &str) -> String {
     let path = lab.dir.path.join("vnc-password").display().to_string();
@@ -67,13 +65,20 @@ fn browse(console: &Value) -> (Socket, (String, u16, u16)) {
     (socket, (name, u16::from_be_bytes([init[0], init[1]]), u16::from_be_bytes([init[2], init[3]])))
 }
 
-/// Asks for the whole screen, and waits for the beginning of an update.
+/// Asks for the whole screen, and takes the update that comes.
 fn update(socket: &mut Socket, (width, height): (u16, u16)) {
     let [w, v] = width.to_be_bytes();
     let [h, i] = height.to_be_bytes();
     socket.send(&[3, 0, 0, 0, 0, 0, w, v, h, i]);
-    socket.until("an update", DAY, |socket| (socket.bytes.len() > 1000 && socket.bytes[0] == 0).then_some(()));
-    socket.bytes.clear();
+    // RFC 6143, 7.6.1: the kind, one byte that says nothing, the number of rectangles; each has a place, a size and an encoding.
+    let head = socket.take(4);
+    assert_eq!(head[0], 0, "an update");
+    for _ in 0..u16::from_be_bytes([head[2], head[3]]) {
+        let rectangle = socket.take(12);
+        let side = |at: usize| usize::from(u16::from_be_bytes([rectangle[at], rectangle[at + 1]]));
+        // No other encoding than raw was asked for.
+        socket.take(side(4) * side(6) * 4);
+    }
 }
 
 /// What must be so wherever the VM runs.

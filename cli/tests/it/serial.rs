@@ -92,10 +92,11 @@ fn typed_and_watched(lab: &Lab) {
     noted(&mut quiet, "refused");
 
     // It lasts through a reboot of the guest.
-    vm.ok("reboot-vm", json!({}));
-    for console in [&mut alice, &mut quiet] {
-        console.expect("tiny: ready");
-        console.expect("login: ");
+    vm.ok("reboot-vm", json!({"timeout_s": 20}));
+    // In turns: who doesn't read for a minute is let go.
+    for text in ["tiny: ready", "login: "] {
+        alice.expect(text);
+        quiet.expect(text);
     }
     log_in(&mut alice);
     // The log has it, too.
@@ -191,7 +192,7 @@ fn every_line_comes_once() {
     lab.node.command("start-libvirtd");
     // Side by side: one that doesn't read is let go after a while.
     let read_all = |mut console: Socket| {
-        console.until("the last line", Duration::from_secs(200), |socket| {
+        console.until("the last line", 9 * SOON, |socket| {
             String::from_utf8_lossy(&socket.bytes).contains("line 2000 of many").then_some(())
         });
         console
@@ -311,7 +312,7 @@ fn fifty_watch_and_one_does_not_read() {
     // 6 MiB: more than a connection and the ring hold together.
     writer.send(b"stty -echo; i=0; while [ $i -lt 96 ]; do i=$((i+1)); head -c 65536 /dev/zero | tr '\\0' 'x'; done; echo all-$((40+2))\r");
     let mut done = [false; 50];
-    eventually("all have read it", Duration::from_secs(300), || {
+    eventually("all have read it", 9 * SOON, || {
         writer.receive(Duration::from_millis(1));
         writer.bytes.clear();
         for (console, done) in crowd.iter_mut().zip(&mut done) {
@@ -329,7 +330,12 @@ fn fifty_watch_and_one_does_not_read() {
     let grown = lab.server.memory_mib().saturating_sub(before);
     assert!(grown < 40, "{grown} MiB more");
     // Who doesn't read is let go, and the log says why.
-    eventually("it is let go", SOON, || lab.server.log().contains("the client has received nothing").then_some(()));
+    // On a busy machine it may have been silent for too long before it was given too much.
+    let whys = ["the client has received nothing", "the client gives no sign of life"];
+    eventually("it is let go", SOON, || {
+        let log = lab.server.log();
+        whys.iter().any(|why| log.contains(why)).then_some(())
+    });
     drop(deaf);
 }
 
@@ -440,14 +446,18 @@ fn by_the_command_line() {
     let shows = |what: &str| shown.wait_for(what);
     shows("Ctrl-] leaves");
     shows("tiny: ready");
-    for (key, then) in [("\r", "login: "), ("alice\r", "assword:"), ("wonderland\r", "$ "), ("sleep 60\r", "sleep 60")]
-    {
+    for (key, then) in [
+        ("\r", "login: "),
+        ("alice\r", "assword:"),
+        ("wonderland\r", "$ "),
+        ("echo begun-$((40+2)); sleep 300\r", "begun-42"),
+    ] {
         keys.write_all(key.as_bytes()).unwrap();
         shows(then);
     }
-    // Ctrl-C is the guest's.
+    // Ctrl-C is the guest's; the shell has heard the line by now, not only echoed it.
     keys.write_all(b"\x03").unwrap();
-    eventually("the prompt is back", SOON, || shown.text().split_once("sleep 60")?.1.contains("$ ").then_some(()));
+    eventually("the prompt is back", SOON, || shown.text().split_once("begun-42")?.1.contains("$ ").then_some(()));
     keys.write_all(b"echo still-$((40+2))\r").unwrap();
     shows("still-42");
     // Another one watches, and is told who types.

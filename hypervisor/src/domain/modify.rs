@@ -21,7 +21,7 @@ use uuid::Uuid;
 /// The prefix of our element, as in what [`super::DomainSpec`] writes.
 const PREFIX: &str = "vmyard";
 /// How long a guest has to let go of a memory module.
-const UNPLUG: Duration = Duration::from_secs(15);
+const UNPLUG: Duration = Duration::from_secs(60);
 /// How often it is asked: a guest that is still in its firmware doesn't hear it.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 

@@ -72,7 +72,12 @@ pub(super) async fn run(app: &App, line: &Line) -> End {
                 tokio::time::sleep(LEAVING / 40).await;
                 continue;
             }
-            Err(error) if may_pass(&error) && since.is_some_and(|since| since.elapsed() < AGAIN) => None,
+            // Its pty goes before libvirt says that the domain is off.
+            Err(error)
+                if error.kind != ErrorKind::Unsupported && since.is_some_and(|since| since.elapsed() < AGAIN) =>
+            {
+                None
+            }
             Err(error) => return End { why: error.to_string(), error: Some(error) },
         };
         if let Some(end) = ended {
@@ -102,11 +107,6 @@ pub(super) async fn run(app: &App, line: &Line) -> End {
             }
         }
     }
-}
-
-/// Whether a node that gave this error may well answer a moment later.
-fn may_pass(error: &hypervisor::Error) -> bool {
-    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 /// Waits until a VM that is off is on.

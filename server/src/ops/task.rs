@@ -78,6 +78,9 @@ pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
         .tasks(request.state, request.method.as_deref(), request.target, before, page.limit() + 1)
         .await?;
     let more = records.len() > page.limit();
+    for record in &records {
+        lets_go(&context.app, record).await;
+    }
     let tasks: Vec<Task> = records.into_iter().take(page.limit()).map(in_short).collect();
     let next_cursor = tasks.last().filter(|_| more).map(|task| write_cursor(&task.id.to_string()));
     Ok(Tasks { tasks, next_cursor, total })
@@ -93,12 +96,16 @@ pub async fn for_caller(app: &App, caller: &Caller, id: Uuid) -> Result<Task> {
 /// A task with its steps.
 pub async fn to_wire(app: &App, id: Uuid) -> Result<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Error::not_found("task", id.to_string()))?;
-    // It lets go of its locks a moment after its end is written: who is told of it can go on at once.
-    if let Some(ended) = app.tasks.ended(id).filter(|_| record.finished_at.is_some()) {
-        let _ = tokio::time::timeout(LETS_GO, ended.cancelled()).await;
-    }
+    lets_go(app, &record).await;
     let steps = app.store.steps(id).await?;
     Ok(wire(record, steps, true))
+}
+
+/// A task that has ended lets go of its locks a moment after that is written: who is told of its end can go on at once.
+async fn lets_go(app: &App, record: &TaskRecord) {
+    if let Some(ended) = app.tasks.ended(record.id).filter(|_| record.finished_at.is_some()) {
+        let _ = tokio::time::timeout(LETS_GO, ended.cancelled()).await;
+    }
 }
 
 /// A task without its steps and its result.
