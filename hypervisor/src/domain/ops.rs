@@ -6,7 +6,8 @@ use crate::{
     error::if_there,
     node::{QUICK, SLOW},
 };
-use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
+use libvirt::{AddressSource as Source, Connect, DomainState, DomainStats, flags};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A domain's power state.
@@ -187,10 +188,7 @@ impl Node {
 
     /// Defines a domain from XML that was checked against libvirt's schema.
     pub async fn define(&self, name: &str, xml: String) -> Result<()> {
-        self.change(QUICK, &format!("define domain {name}"), move |connection| {
-            connection.define_domain(&xml, flags::DEFINE_VALIDATE).map(|_| ())
-        })
-        .await
+        self.change(QUICK, &format!("define domain {name}"), move |connection| define_checked(connection, &xml)).await
     }
 
     /// Takes a domain's definition away, with what libvirt keeps beside it (managed save, NVRAM, snapshot metadata).
@@ -319,6 +317,21 @@ pub(super) fn status(stats: &DomainStats) -> DomainStatus {
         _ => DomainState::Shutoff,
     };
     DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power: power(state, number("state.reason").unwrap_or(0)) }
+}
+
+/// Two first checks at once in a libvirtd that has just started get in each other's way: its XML library sets up the schema's data
+/// types without a lock, and one of them is told that the schema can't be parsed. It can a moment later.
+fn define_checked(connection: &Connect, xml: &str) -> libvirt::Result<()> {
+    let mut tries = 5;
+    loop {
+        match connection.define_domain(xml, flags::DEFINE_VALIDATE) {
+            Err(error) if error.message.contains("Unable to parse RNG") && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            defined => return defined.map(|_| ()),
+        }
+    }
 }
 
 #[cfg(test)]
