@@ -1,7 +1,10 @@
 //! The one error type of this crate, and the one place where libvirt's codes get a meaning.
 
 use libvirt::ErrorCode;
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 /// The result of an operation on a node.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -71,6 +74,19 @@ pub(crate) fn if_there<T>(asked: Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// Repeats a call that fails with this in libvirt's words, for something that passes by itself; when it takes longer, it has failed.
+pub(crate) fn again_while<T>(says: &str, patience: Duration, f: impl Fn() -> libvirt::Result<T>) -> libvirt::Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match f() {
+            Err(error) if error.message.contains(says) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Says what kind of failure a libvirt error is. Codes: <https://libvirt.org/html/libvirt-virterror.html>.
 pub(crate) fn kind_of(error: &libvirt::Error) -> ErrorKind {
     if error.message.contains("No space left on device") || error.message.contains("Disk quota exceeded") {
@@ -137,6 +153,32 @@ mod tests {
             kind_of(&libvirt_error(ErrorCode::INTERNAL_ERROR, "pool 'x' has asynchronous jobs running.")),
             ErrorKind::Busy
         );
+        assert_eq!(
+            kind_of(&libvirt_error(ErrorCode::INTERNAL_ERROR, "End of file from agent socket")),
+            ErrorKind::Agent
+        );
         assert_eq!(kind_of(&libvirt_error(ErrorCode::INTERNAL_ERROR, "x")), ErrorKind::Failed);
+    }
+
+    #[test]
+    fn what_passes_is_asked_again() {
+        let asked = std::cell::Cell::new(0);
+        let fails = |times: u32, message: &'static str| {
+            asked.set(0);
+            move |asked: &std::cell::Cell<u32>| {
+                asked.set(asked.get() + 1);
+                match asked.get() > times {
+                    true => Ok(()),
+                    false => Err(libvirt_error(ErrorCode::INTERNAL_ERROR, message)),
+                }
+            }
+        };
+        let patience = Duration::from_secs(60);
+        let passes = fails(2, "Unable to parse RNG x.rng");
+        assert!(again_while("Unable to parse RNG", patience, || passes(&asked)).is_ok() && asked.get() == 3);
+        let stays = fails(2, "XML document failed to validate");
+        assert!(again_while("Unable to parse RNG", patience, || stays(&asked)).is_err() && asked.get() == 1);
+        let long = fails(2, "Unable to parse RNG x.rng");
+        assert!(again_while("Unable to parse RNG", Duration::ZERO, || long(&asked)).is_err() && asked.get() == 1);
     }
 }

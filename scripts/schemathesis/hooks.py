@@ -77,6 +77,9 @@ def map_body(context, body):
     # By the schema a guest has up to an hour to go down: such a call is left to its task.
     if path in ("/api/stop-vm", "/api/reboot-vm", "/api/detach-volume", "/api/detach-network") and body.get("wait") in (None, True):
         return {**body, "wait": False}
+    # How long the primes of an RSA key take to be found is chance's: the same.
+    if path == "/api/create-keypair" and body.get("algorithm") == "rsa" and body.get("wait") in (None, True):
+        return {**body, "wait": False}
     # Nothing is sent to where a tool's whim leads.
     if path == "/api/create-webhook" and re.match("https?:", str(body.get("url")), re.IGNORECASE):
         return {**body, "url": "http://127.0.0.1:1/"}

@@ -11,7 +11,7 @@ use std::{
 use uuid::Uuid;
 
 /// How long a call waits for a node's first list of VMs.
-pub const LISTED: Duration = Duration::from_secs(3);
+const LISTED: Duration = Duration::from_secs(3);
 
 /// What is promised to VMs that don't run yet, or are about to grow.
 #[derive(Clone, Default)]
@@ -82,8 +82,9 @@ pub async fn wait_until_listed(app: &App, node: &Node, patience: Duration) {
 
 /// Keeps room for a VM on a node, or says what is asked for and what is free. Two calls can't both get the last of it. A
 /// VM that is on has room already, and asks for the difference.
-pub fn reserve(app: &App, node: &Node, vm: Uuid, vcpus: u32, memory_mib: u64) -> Result<Reservation> {
+pub async fn reserve(app: &App, node: &Node, vm: Uuid, vcpus: u32, memory_mib: u64) -> Result<Reservation> {
     let facts = node.known_facts("tell its capacity")?;
+    wait_until_listed(app, node, LISTED).await;
     if app.index.node(node.name()).scanned_at.is_none() {
         // What runs there isn't known yet: an empty-looking node may be full.
         return Err(node.unavailable("tell its free capacity", "its VMs have not been listed yet").into());

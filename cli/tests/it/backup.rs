@@ -240,9 +240,7 @@ fn a_node_that_is_away_is_not_passed_over() {
     assert!(said.contains("knows 1 VMs"), "{said}");
     second.command("start-libvirtd");
     lab.server = Server::start(&lab.dir.path, &[]);
-    eventually("the node is up", SOON, || {
-        (lab.ok("describe-node", json!({"node": "second"}))["state"] == "up").then_some(())
-    });
+    lab.wait_for_node("second");
     // As it was then; and the manifest of the Vmyard before is still there.
     assert!(lab.ok("describe-vm", json!({"vm": id}))["name"].as_str().unwrap().starts_with("far"));
     let whose = || -> BTreeSet<String> {

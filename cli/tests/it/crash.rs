@@ -129,12 +129,6 @@ fn killed_while_registering_a_template() {
     }
 }
 
-fn is_up(lab: &Lab) {
-    eventually("the node is up", SOON, || {
-        (lab.ok("describe-node", json!({"node": "local"}))["state"] == "up").then_some(())
-    });
-}
-
 #[test]
 fn libvirtd_restarted_under_a_running_vm() {
     let lab = Lab::own();
@@ -145,7 +139,7 @@ fn libvirtd_restarted_under_a_running_vm() {
     lab.node.command("start-libvirtd");
     // The very next call works: it waits for a connection that was lost less than three seconds ago.
     if begun.elapsed() > Duration::from_secs(1) {
-        is_up(&lab);
+        lab.wait_for_node("local");
     }
     let other = lab.create("next");
     assert_eq!(vm.state(), "running");
@@ -197,7 +191,7 @@ fn libvirtd_killed_in_the_middle_of_work() {
             let answer = create.join().unwrap();
             assert!([200, 422, 503, 504].contains(&answer.status), "{answer:?}");
             if answer.status == 200 {
-                is_up(&lab);
+                lab.wait_for_node("local");
                 lab.ok("stop-vm", json!({"vm": name, "force": true}));
                 lab.ok("delete-vm", json!({"vm": name}));
             }

@@ -63,8 +63,7 @@ fn whole(vm: &TestVm<'_>, start: Time, end: Time) -> Value {
 #[track_caller]
 fn close(what: &str, measured: f64, counted: f64, slack: f64) {
     println!("{what}: measured {measured:.1}, counted {counted:.1}");
-    // A sample that comes late makes its rate less, and the next one's more.
-    assert!((measured - counted).abs() <= counted * 0.1 + slack, "{what}: measured {measured}, counted {counted}");
+    assert!((measured - counted).abs() <= counted * 0.05 + slack, "{what}: measured {measured}, counted {counted}");
 }
 
 /// Numbers of a file in the guest.
@@ -107,6 +106,7 @@ fn figures_are_what_was_counted() {
     let start = Time::now();
     std::thread::sleep(Duration::from_millis(1100));
     let (cpu, before) = (cpu_time(&pid), (numbers(&vm, "/sys/block/vdb/stat"), nets.map(net)));
+    // Over several samples: one that comes late makes its rate less, and the next one's more.
     vm.run("for n in 0 1 2 3 4 5; do dd if=/dev/zero of=/dev/vdb bs=1M count=8 seek=$((n*8)) conv=fsync 2>/dev/null; sleep 1; done");
     vm.run("echo 3 >/proc/sys/vm/drop_caches; for n in 0 1 2 3; do dd if=/dev/vdb of=/dev/null bs=1M count=8 skip=$((n*8)) 2>/dev/null; sleep 1; done");
     vm.run(&format!("ping -q -c 200 -s 1400 -i 0.02 {gateway} >/dev/null"));

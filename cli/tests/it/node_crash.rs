@@ -36,11 +36,7 @@ fn moments(steps: &[&str], all: bool) -> Vec<(String, Back)> {
 /// Kills libvirtd while the server is at a step of a call. Returns whether the call is done all the same.
 #[track_caller]
 fn cut(lab: &mut Lab, (at, back): &(String, Back), method: &str, body: Value) -> bool {
-    let state = |lab: &Lab, wanted: &str| {
-        eventually(&format!("the node is {wanted}"), SOON, || {
-            (lab.ok("describe-node", json!({"node": "local"}))["state"] == wanted).then_some(())
-        });
-    };
+    let node = |lab: &Lab| lab.ok("describe-node", json!({"node": "local"}))["state"].clone();
     let held = |lab: &Lab| {
         lab.node.command("kill-libvirtd");
         if *back == Back::AtOnce {
@@ -49,14 +45,16 @@ fn cut(lab: &mut Lab, (at, back): &(String, Back), method: &str, body: Value) ->
     };
     let goes_on = |lab: &Lab| {
         if *back == Back::Later {
-            state(lab, "down");
+            eventually("the node is down", SOON, || (node(lab) == "down").then_some(()));
             lab.node.command("start-libvirtd");
         }
     };
     let done = hit(lab, at, method, body, held, goes_on);
     // libvirt 9.0 may die once more of what it is asked right after its start.
-    lab.node.command("revive-libvirtd");
-    state(lab, "up");
+    eventually("the node is up again", SOON, || {
+        lab.node.command("revive-libvirtd");
+        (node(lab) == "up").then_some(())
+    });
     done
 }
 

@@ -469,9 +469,7 @@ fn killed_or_failing_at_each_step() {
 }
 
 fn wait_for_far(lab: &Lab) {
-    eventually("the node is back", SOON, || {
-        (lab.ok("describe-node", json!({"node": "far"}))["state"] == "up").then_some(())
-    });
+    lab.wait_for_node("far");
 }
 
 #[test]

@@ -122,9 +122,7 @@ fn libvirtd_restarted_again_and_again_under_load() {
         lab.node.command("start-libvirtd");
     };
     restart();
-    eventually("the node is back", SOON, || {
-        (lab.ok("list-nodes", json!({}))["nodes"][0]["state"] == "up").then_some(())
-    });
+    lab.wait_for_node("local");
     let before = holds(&lab);
     let over = std::sync::atomic::AtomicBool::new(false);
     let is_over = || over.load(std::sync::atomic::Ordering::SeqCst);

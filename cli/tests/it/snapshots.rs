@@ -166,6 +166,12 @@ fn off_and_back_again() {
     crate::crash::nothing_is_left(&lab, "snapshots");
 }
 
+/// The last of the numbered lines that a guest has written, as it says in a file.
+pub fn at(vm: &TestVm<'_>) -> u64 {
+    // Between two lines there may be none.
+    eventually("it says where it is", SOON, || vm.run("cat /tmp/at 2>/dev/null || echo 0").parse().ok())
+}
+
 #[test]
 fn under_a_running_guest() {
     let lab = Lab::own();
@@ -173,10 +179,7 @@ fn under_a_running_guest() {
     let vm = vm.start().ready();
     // Numbered lines, each written through, go on over everything that follows.
     vm.run("(i=0; while :; do i=$((i+1)); echo $i | dd of=/dev/vdb bs=512 seek=$i conv=sync,fsync,notrunc 2>/dev/null; echo $i >/tmp/at; done) >/dev/null 2>&1 &");
-    // Between two lines there may be none.
-    let at =
-        || eventually("it says where it is", SOON, || vm.run("cat /tmp/at 2>/dev/null || echo 0").parse::<u64>().ok());
-    let before = at();
+    let before = at(&vm);
     for (name, memory) in [("a", false), ("b", true), ("c", false), ("d", true)] {
         let taken = vm.ok("create-snapshot", json!({"name": name, "memory": memory}));
         assert_eq!((&taken["vm_state"], &taken["memory"]), (&json!("running"), &json!(memory)));
@@ -194,9 +197,9 @@ fn under_a_running_guest() {
         agrees(&lab, &vm.name);
     }
     assert_eq!(chain(&now(&lab, &data)).len(), 1);
-    eventually("it goes on", SOON, || (at() > before + 50).then_some(()));
+    eventually("it goes on", SOON, || (at(&vm) > before + 50).then_some(()));
     // No line is lost.
-    let last = at();
+    let last = at(&vm);
     let lines = vm.run(&format!("dd if=/dev/vdb bs=512 skip=1 count={last} 2>/dev/null | tr -d '\\000' | awk '$1 != NR {{ print \"lost \" NR; exit }} END {{ print NR }}'"));
     assert_eq!(lines, last.to_string());
     vm.ok("stop-vm", json!({"force": true}));

@@ -3,7 +3,7 @@
 
 use crate::{
     lab::{Lab, SOON, TestVm, eventually},
-    snapshots::{agrees, chain, now},
+    snapshots::{agrees, at, chain, now},
 };
 use serde_json::{Value, json};
 
@@ -16,11 +16,6 @@ fn write_lines(vm: &TestVm<'_>, device: &str) {
         "(i=0; while :; do i=$((i+1)); read now rest </proc/uptime; echo $i $now | dd of=/dev/{device} bs=512 seek=$i conv=sync,fsync,notrunc 2>/dev/null; echo $i >/tmp/at; done) >/dev/null 2>&1 &"
     ));
     eventually("it writes", SOON, || (at(vm) > 5).then_some(()));
-}
-
-fn at(vm: &TestVm<'_>) -> u64 {
-    // Between two lines there may be none.
-    eventually("it says where it is", SOON, || vm.run("cat /tmp/at 2>/dev/null || echo 0").parse().ok())
 }
 
 /// Reads the lines `from` to now back from the disk: how many there are without one missing, and the longest gap.

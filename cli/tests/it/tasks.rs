@@ -1,6 +1,6 @@
 //! Tasks: describe-task, list-tasks, cancel-task, `wait: false`, locks, a graceful stop.
 
-use crate::lab::{Lab, SOON, TestVm, eventually, large_image};
+use crate::lab::{Lab, SOON, eventually, large_image};
 use serde_json::{Value, json};
 
 #[test]
@@ -199,10 +199,7 @@ fn a_cancelled_task_never_ends_well() {
 #[test]
 fn nor_does_a_cancelled_cancel_task() {
     let lab = Lab::own();
-    crate::random::register_blank(&lab);
-    // Its firmware finds nothing to boot, and never hears the power button.
-    let size = json!({"name": "deaf", "template": "blank", "vcpus": 1, "memory_mib": 64, "start": true});
-    let vm = TestVm::new(&lab, lab.ok("create-vm", size));
+    let vm = lab.create("undecided").deaf().start();
     let begin = |method: &str, body: Value| {
         let answer = lab.server.call(method, body);
         assert_eq!(answer.status, 202, "{answer:?}");

@@ -3,12 +3,15 @@
 use super::{DomainDisks, DomainView, agent::ANSWER_S, helper::is_helper, modify::at_next_start};
 use crate::{
     ErrorKind, Node, Result,
-    error::if_there,
+    error::{again_while, if_there},
     node::{QUICK, SLOW},
 };
-use libvirt::{AddressSource as Source, Connect, DomainState, DomainStats, flags};
+use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How long libvirtd may be at odds with its own schema.
+const SCHEMA: Duration = Duration::from_millis(500);
 
 /// A domain's power state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,9 +189,15 @@ impl Node {
         .await
     }
 
-    /// Defines a domain from XML that was checked against libvirt's schema.
+    /// Defines a domain from XML that is checked against libvirt's schema.
     pub async fn define(&self, name: &str, xml: String) -> Result<()> {
-        self.change(QUICK, &format!("define domain {name}"), move |connection| define_checked(connection, &xml)).await
+        self.change(QUICK, &format!("define domain {name}"), move |connection| {
+            // Two first checks at once in a libvirtd that has just started get in each other's way: its XML library sets up the
+            // schema's data types without a lock, and one of them is told that the schema can't be parsed. It can a moment later.
+            let define = || connection.define_domain(&xml, flags::DEFINE_VALIDATE).map(|_| ());
+            again_while("Unable to parse RNG", SCHEMA, define)
+        })
+        .await
     }
 
     /// Takes a domain's definition away, with what libvirt keeps beside it (managed save, NVRAM, snapshot metadata).
@@ -317,21 +326,6 @@ pub(super) fn status(stats: &DomainStats) -> DomainStatus {
         _ => DomainState::Shutoff,
     };
     DomainStatus { uuid: Uuid::from_bytes(stats.uuid), power: power(state, number("state.reason").unwrap_or(0)) }
-}
-
-/// Two first checks at once in a libvirtd that has just started get in each other's way: its XML library sets up the schema's data
-/// types without a lock, and one of them is told that the schema can't be parsed. It can a moment later.
-fn define_checked(connection: &Connect, xml: &str) -> libvirt::Result<()> {
-    let mut tries = 5;
-    loop {
-        match connection.define_domain(xml, flags::DEFINE_VALIDATE) {
-            Err(error) if error.message.contains("Unable to parse RNG") && tries > 0 => {
-                tries -= 1;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            defined => return defined.map(|_| ()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,13 @@
 
 use crate::{
     Node, Result,
-    error::if_there,
+    error::{again_while, if_there},
     node::{QUICK, SLOW, read_each},
     xml::Xml,
 };
 use libvirt::{ErrorCode, Pool};
 use roxmltree::Document;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 use uuid::Uuid;
 
 /// A pool of a node.
@@ -135,13 +132,5 @@ fn view(pool: &Pool) -> libvirt::Result<PoolView> {
 /// Repeats a call on a pool that fails because libvirt is at work in it ("asynchronous jobs running"): another volume
 /// is being uploaded, for the most part, which takes a moment.
 pub(super) fn when_idle<T>(f: impl Fn() -> libvirt::Result<T>) -> libvirt::Result<T> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match f() {
-            Err(error) if error.message.contains("asynchronous jobs running") && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            done => return done,
-        }
-    }
+    again_while("asynchronous jobs running", Duration::from_secs(30), f)
 }

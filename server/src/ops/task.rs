@@ -103,7 +103,7 @@ pub async fn to_wire(app: &App, id: Uuid) -> Result<Task> {
 
 /// A task that has ended lets go of its locks a moment after that is written: who is told of its end can go on at once.
 async fn lets_go(app: &App, record: &TaskRecord) {
-    if let Some(ended) = app.tasks.ended(record.id).filter(|_| record.finished_at.is_some()) {
+    if let Some(ended) = record.finished_at.and_then(|_| app.tasks.ended(record.id)) {
         let _ = tokio::time::timeout(LETS_GO, ended.cancelled()).await;
     }
 }

@@ -143,6 +143,14 @@ impl Lab {
         assert!(names.len() > 5, "{names:?}");
     }
 
+    /// Waits until a node is up.
+    #[track_caller]
+    pub fn wait_for_node(&self, name: &str) {
+        eventually("the node is up", SOON, || {
+            (self.ok("describe-node", json!({"node": name}))["state"] == "up").then_some(())
+        });
+    }
+
     /// Waits until no task is at work or on its way back.
     #[track_caller]
     pub fn wait_for_tasks(&self) {

@@ -35,7 +35,7 @@ pub async fn revert(context: Context, request: RevertToSnapshot) -> Result<Work<
     held.extend(lock_volumes(app, &moves, context.task, RevertToSnapshot::NAME)?);
     let reservation = match record.spec.memory {
         // It runs on at once.
-        Some(_) => Some(admission::reserve(app, &vm.node, vm.id, record.spec.size.0, record.spec.size.1)?),
+        Some(_) => Some(admission::reserve(app, &vm.node, vm.id, record.spec.size.0, record.spec.size.1).await?),
         None => None,
     };
     let backup = match request.backup {

@@ -128,7 +128,7 @@ async fn check(app: &App, vm: &Subject, request: &ModifyVmSpec) -> Result<Draft>
         None => None,
     };
     let reservation = match growth(&before, &sizes, plug) {
-        Some((vcpus, memory_mib)) => Some(admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib)?),
+        Some((vcpus, memory_mib)) => Some(admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib).await?),
         None => None,
     };
     let effects = effects(&before, request, plug);

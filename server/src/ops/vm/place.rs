@@ -114,8 +114,7 @@ async fn on(
             hint: Some("install the package ovmf on it (edk2-ovmf on Fedora and its like), or ask for bios".to_owned()),
         });
     }
-    admission::wait_until_listed(app, node, admission::LISTED).await;
-    let reservation = admission::reserve(app, node, vm, request.vcpus, request.memory_mib)?;
+    let reservation = admission::reserve(app, node, vm, request.vcpus, request.memory_mib).await?;
     let image = async {
         match template {
             Some(template) => copies::find(app, node, template, copies).await.map(Some),

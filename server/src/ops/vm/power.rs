@@ -32,10 +32,9 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
         }
         Power::Running => return Err(wrong_power(vm.entry.name(), Power::Running, "shutoff", "it runs already")),
     }
-    admission::wait_until_listed(app, &vm.node, admission::LISTED).await;
     let view = app.index.get(vm.id).and_then(|entry| entry.seen).map(|seen| seen.view);
     let (vcpus, memory_mib) = view.map_or((1, 0), |view| (view.vcpus, view.memory_mib));
-    let reservation = admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib)?;
+    let reservation = admission::reserve(app, &vm.node, vm.id, vcpus, memory_mib).await?;
     let outline = Outline::of(&["start-domain"]).on(&vm.node).admitted(&reservation);
     Ok(Work::new(vm.target(), held, outline, move |task| async move {
         let _reservation = reservation;
