@@ -2,7 +2,7 @@
 //! images that nobody needs any more.
 
 use crate::{
-    App, Error, Result, attachments, images,
+    App, Error, Result, images,
     store::{Image, Move, SnapshotRecord},
 };
 use api::snapshot::SnapshotVmState;
@@ -15,14 +15,6 @@ use uuid::Uuid;
 /// What the node is told of moves.
 pub fn switches(moves: &[Move]) -> Vec<Switch> {
     moves.iter().map(|one| Switch { from: one.from.path.clone(), to: one.to.path.clone() }).collect()
-}
-
-/// Takes the rows of moved volumes into the index.
-pub async fn sync(app: &App, moves: &[Move]) -> Result<()> {
-    for one in moves {
-        attachments::sync(app, one.volume).await?;
-    }
-    Ok(())
 }
 
 /// Brings a snapshot whose taking was cut off to its end where the guest writes to the new images already, else back to before.
@@ -63,7 +55,8 @@ pub async fn settle_snapshot(
     if whole && moves.iter().all(on_new) {
         node.switch_disks(record.vm, &switches(moves)).await?;
         app.store.snapshot_is_ready(record, moves, task, None).await?;
-        return sync(app, moves).await;
+        app.index.move_volumes(moves);
+        return Ok(());
     }
     switch_back(node, record.vm, moves).await
 }

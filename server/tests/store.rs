@@ -171,14 +171,14 @@ async fn volumes_change_hands(store: &Store, web: &VmRecord) {
     let mut free = volume(web, VolumeRole::Data, "free", None);
     (free.vm, free.device, free.phase) = (None, None, VolumePhase::Creating);
     store.insert_volume(&free).await.unwrap();
-    assert!(!store.claim_volume(free.id, web.id, "vdb").await.unwrap(), "it is not ready");
+    assert!(!store.claim_volume(free.id, web.id, "vdb", None).await.unwrap(), "it is not ready");
     let making = task();
     store.insert_task(&making, None, None).await.unwrap();
     store.volume_is_ready(free.id, making.id).await.unwrap();
     assert!(store.task(making.id).await.unwrap().unwrap().result.is_some());
     store.set_task_state(making.id, TaskState::Done, None, None).await.unwrap();
-    assert!(store.claim_volume(free.id, web.id, "vdb").await.unwrap());
-    assert!(!store.claim_volume(free.id, web.id, "vdc").await.unwrap());
+    assert!(store.claim_volume(free.id, web.id, "vdb", None).await.unwrap());
+    assert!(!store.claim_volume(free.id, web.id, "vdc", None).await.unwrap());
     let claimed = store.volume(free.id).await.unwrap().unwrap();
     assert_eq!((claimed.vm, claimed.device.as_deref()), (Some(web.id), Some("vdb")));
     store.set_volume_detaching(free.id, web.id, true).await.unwrap();
@@ -191,7 +191,7 @@ async fn volumes_change_hands(store: &Store, web: &VmRecord) {
     let freed = store.volume(free.id).await.unwrap().unwrap();
     assert_eq!((freed.vm, freed.device, freed.phase, freed.size_bytes), (None, None, VolumePhase::Ready, 1 << 34));
     assert!(store.mark_volume_deleting(free.id).await.unwrap());
-    assert!(!store.claim_volume(free.id, web.id, "vdb").await.unwrap(), "it goes");
+    assert!(!store.claim_volume(free.id, web.id, "vdb", None).await.unwrap(), "it goes");
     store.forget_volume(free.id).await.unwrap();
 }
 

@@ -14,7 +14,7 @@ pub use entry::{Entry, Seen};
 use crate::{
     Error, Result,
     events::Events,
-    store::{VmRecord, VolumeRecord},
+    store::{Move, VmRecord, VolumeRecord},
 };
 use api::{
     Time,
@@ -262,6 +262,11 @@ impl Index {
     /// Takes in the store's record of a volume.
     pub fn put_volume(&self, record: VolumeRecord) {
         self.write(|inner| inner.volumes.put(record));
+    }
+
+    /// Takes in where volumes have gone on, as the store has just noted it.
+    pub fn move_volumes(&self, moves: &[Move]) {
+        self.write(|inner| moves.iter().for_each(|one| inner.volumes.move_on(one)));
     }
 
     /// Forgets the store's record of a volume.

@@ -1,6 +1,6 @@
 //! The volumes that Vmyard made, by where they are: what a VM's disks are called and how large they are.
 
-use crate::store::{VolumePhase, VolumeRecord};
+use crate::store::{Move, VolumePhase, VolumeRecord};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -34,6 +34,18 @@ impl Volumes {
         }
         self.places.insert(volume.id, (node.clone(), path.clone()));
         self.by_node.entry(node).or_default().insert(path, volume);
+    }
+
+    pub(super) fn move_on(&mut self, one: &Move) {
+        let place = self.places.get(&one.volume);
+        let Some(volume) = place.and_then(|(node, path)| self.at(node, path)).cloned() else { return };
+        self.put(VolumeRecord {
+            file: one.to.file.clone(),
+            path: one.to.path.clone(),
+            base: Some(one.base.clone()),
+            size_bytes: one.size_bytes,
+            ..volume
+        });
     }
 
     pub(super) fn remove(&mut self, id: Uuid) {

@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Says to whoever follows the events that there are more.
-    pub(super) fn events_told(&self) {
+    pub(crate) fn events_told(&self) {
         self.told.send_modify(|count| *count += 1);
     }
 

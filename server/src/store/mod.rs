@@ -8,6 +8,7 @@ mod client_token;
 mod credential_check;
 mod definition;
 mod event;
+mod frozen;
 mod history;
 mod keypair;
 mod leftover;
@@ -29,14 +30,15 @@ pub use client_token::ClientToken;
 pub use credential_check::{Boot, CheckRecord};
 pub use definition::{Definition, NicDefinition};
 pub use event::{EventFilter, EventRange, NewEvent};
+pub use frozen::{Above, FrozenDisk};
 pub use history::{DAMAGED, History, LEVELS, Level, RollUp, Tick};
 pub use keypair::KeypairRecord;
 pub use made::{Made, MadeRecord};
 pub use node::NodeRecord;
 pub use rows::{RawRow, TABLES, Table};
 pub use session::SessionRecord;
-pub use snapshot::{Above, FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
-pub use task::{Ended, StepBegun, StepRecord, TaskRecord};
+pub use snapshot::{Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec};
+pub use task::{Ended, StepBegun, StepRecord, TaskBegun, TaskRecord};
 pub use template::{CopyRecord, TemplatePhase, TemplateRecord, TemplateSpec};
 pub use token::TokenRecord;
 pub use vm::{Reserved, VmPhase, VmRecord, VmSpec};
@@ -114,6 +116,8 @@ impl Store {
             .max_lifetime(None)
             .idle_timeout(None)
             .acquire_timeout(Duration::from_secs(20))
+            // A file doesn't go away as a server does, and being asked first costs each statement a turn of its thread.
+            .test_before_acquire(!sqlite)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if sqlite {

@@ -9,6 +9,7 @@ use api::{
 };
 use serde_json::json;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A task.
@@ -65,9 +66,22 @@ pub struct Ended {
     pub at: Time,
 }
 
+/// The beginning of a task: its row, the client token that it was asked for under, and the call's entry in the audit.
+#[derive(Debug)]
+pub struct TaskBegun {
+    /// The task.
+    pub task: TaskRecord,
+    /// The client token.
+    pub token: Option<ClientToken>,
+    /// The entry in the audit.
+    pub entry: AuditRecord,
+}
+
 /// The beginning of a step: how to take it back and what it makes on a node, with the ends of steps before it.
 #[derive(Debug)]
 pub struct StepBegun {
+    /// Its task, where that begins with this step.
+    pub opens: Option<Arc<TaskBegun>>,
     /// The task.
     pub task: Uuid,
     /// The step's number in it.
@@ -82,6 +96,8 @@ pub struct StepBegun {
     pub ended: Vec<Ended>,
     /// Steps that come right after it or beside it, which are journalled with it.
     pub foretold: Vec<StepBegun>,
+    /// What its task answers, as JSON, where the transaction that is this step ends that, too.
+    pub closes: Option<String>,
 }
 
 impl Store {
@@ -93,28 +109,7 @@ impl Store {
         entry: Option<&AuditRecord>,
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query(
-            "insert into task (id, method, target_kind, target_id, target_name, caller, state, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(task.id.to_string())
-        .bind(&task.method)
-        .bind(&task.target.kind)
-        .bind(task.target.id.to_string())
-        .bind(&task.target.name)
-        .bind(&task.caller)
-        .bind(task.state.as_str())
-        .bind(task.created_at.0)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("journal a task"))?;
-        if let Some(token) = token {
-            client_token::insert(&mut transaction, token, task.id).await?;
-        }
-        if let Some(entry) = entry {
-            audit::insert(&mut *transaction, entry).await?;
-        }
-        event::insert(&mut transaction, &[task.event()]).await?;
+        begin_task(&mut transaction, task, token, entry).await?;
         transaction.commit().await.map_err(failed("journal a task"))?;
         self.events_told();
         Ok(())
@@ -182,19 +177,7 @@ impl Store {
     pub async fn task_is_done(&self, task: Uuid, result: &str, ended: &[Ended]) -> Result<()> {
         let mut transaction = self.begin().await?;
         end_steps(&mut transaction, task, ended).await?;
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "update task set state = $1, result = $2, finished_at = $3,
-                    progress = case when progress is null then null else 10000 end
-             where id = $4 returning {COLUMNS}"
-        )))
-        .bind(TaskState::Done.as_str())
-        .bind(result)
-        .bind(Time::now().0)
-        .bind(task.to_string())
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(failed("journal a task's end"))?;
-        tell_end(&mut transaction, row).await?;
+        end_task(&mut transaction, task, result).await?;
         transaction.commit().await.map_err(failed("journal a task's end"))?;
         self.events_told();
         Ok(())
@@ -319,6 +302,23 @@ pub(super) async fn close_journal_with(transaction: &mut Transaction<'_, Any>, t
         .map_err(failed("end a journal"))
 }
 
+/// Ends a task that is done, within the transaction that is its last step. Who commits it says that there are events.
+pub(super) async fn end_task(transaction: &mut Transaction<'_, Any>, task: Uuid, result: &str) -> Result<()> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "update task set state = $1, result = $2, finished_at = $3,
+                progress = case when progress is null then null else 10000 end
+         where id = $4 returning {COLUMNS}"
+    )))
+    .bind(TaskState::Done.as_str())
+    .bind(result)
+    .bind(Time::now().0)
+    .bind(task.to_string())
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("journal a task's end"))?;
+    tell_end(transaction, row).await
+}
+
 /// Tells that a task has ended, within the transaction that says so.
 async fn tell_end(transaction: &mut Transaction<'_, Any>, task: Option<AnyRow>) -> Result<()> {
     match task {
@@ -355,20 +355,62 @@ impl TaskRecord {
     }
 }
 
-/// Adds a step with those that are foretold, within the transaction that is all that it does, or before it begins.
+/// Adds a task, as [`Store::insert_task`] does, within a transaction. Who commits it says that there are events.
+async fn begin_task(
+    transaction: &mut Transaction<'_, Any>,
+    task: &TaskRecord,
+    token: Option<&ClientToken>,
+    entry: Option<&AuditRecord>,
+) -> Result<()> {
+    sqlx::query(
+        "insert into task (id, method, target_kind, target_id, target_name, caller, state, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(task.id.to_string())
+    .bind(&task.method)
+    .bind(&task.target.kind)
+    .bind(task.target.id.to_string())
+    .bind(&task.target.name)
+    .bind(&task.caller)
+    .bind(task.state.as_str())
+    .bind(task.created_at.0)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("journal a task"))?;
+    if let Some(token) = token {
+        client_token::insert(transaction, token, task.id).await?;
+    }
+    if let Some(entry) = entry {
+        audit::insert(&mut **transaction, entry).await?;
+    }
+    event::insert(transaction, &[task.event()]).await?;
+    Ok(())
+}
+
+/// Adds a step with those that are foretold, and with its task where that begins with it, within the transaction that is all that it does, or before it begins.
 pub(super) async fn begin_step(transaction: &mut Transaction<'_, Any>, step: &StepBegun) -> Result<()> {
+    if let Some(begun) = &step.opens {
+        begin_task(transaction, &begun.task, begun.token.as_ref(), Some(&begun.entry)).await?;
+    }
     end_steps(transaction, step.task, &step.ended).await?;
-    for step in std::iter::once(step).chain(&step.foretold) {
-        sqlx::query("insert into task_step (task, seq, name, undo, state, started_at) values ($1, $2, $3, $4, $5, $6)")
-            .bind(step.task.to_string())
-            .bind(step.seq)
-            .bind(&step.name)
-            .bind(step.undo.clone())
-            .bind(StepState::Started.as_str())
-            .bind(Time::now().0)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("journal a step"))?;
+    let steps = || std::iter::once(step).chain(&step.foretold);
+    // In one statement: each takes its time, and somebody waits for them.
+    let sql = format!(
+        "insert into task_step (task, seq, name, undo, state, started_at, finished_at) values {}",
+        rows(steps().count(), 7)
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    let now = Time::now().0;
+    for step in steps() {
+        let (state, ended) = match step.closes {
+            Some(_) => (StepState::Done, Some(now)),
+            None => (StepState::Started, None),
+        };
+        query = query.bind(step.task.to_string()).bind(step.seq).bind(&step.name).bind(step.undo.clone());
+        query = query.bind(state.as_str()).bind(now).bind(ended);
+    }
+    query.execute(&mut **transaction).await.map_err(failed("journal a step"))?;
+    for step in steps() {
         if let Some(makes) = &step.makes {
             made::note(transaction, step.task, makes).await?;
         }
@@ -376,18 +418,34 @@ pub(super) async fn begin_step(transaction: &mut Transaction<'_, Any>, step: &St
     Ok(())
 }
 
+/// Placeholders of so many rows: `($1, $2), ($3, $4)`.
+fn rows(count: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let places: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    (0..count).map(row).collect::<Vec<_>>().join(", ")
+}
+
 async fn end_steps(transaction: &mut Transaction<'_, Any>, task: Uuid, ended: &[Ended]) -> Result<()> {
-    for Ended { seq, at } in ended {
-        sqlx::query("update task_step set state = $1, finished_at = $2 where task = $3 and seq = $4")
-            .bind(StepState::Done.as_str())
-            .bind(at.0)
-            .bind(task.to_string())
-            .bind(*seq)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("journal a step's end"))?;
+    if ended.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let place = |index: usize| 3 + 2 * index;
+    let (mut times, mut which) = (String::new(), Vec::new());
+    for index in 0..ended.len() {
+        times += &format!(" when ${} then ${}", place(index), place(index) + 1);
+        which.push(format!("${}", place(index)));
+    }
+    let which = which.join(", ");
+    let sql = format!(
+        "update task_step set state = $1, finished_at = case seq{times} end where task = $2 and seq in ({which})"
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(StepState::Done.as_str()).bind(task.to_string());
+    for Ended { seq, at } in ended {
+        query = query.bind(*seq).bind(at.0);
+    }
+    query.execute(&mut **transaction).await.map(|_| ()).map_err(failed("journal a step's end"))
 }
 
 fn read(row: &AnyRow) -> Result<TaskRecord> {

@@ -1,6 +1,9 @@
 //! Volumes that Vmyard made.
 
-use super::{Image, Store, failed, is_taken, name_key, parse_uuid, task::close_journal};
+use super::{
+    Image, Store, failed, is_taken, name_key, parse_uuid,
+    task::{StepBegun, begin_step, close_journal},
+};
 use crate::{Error, Result};
 use api::Time;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
@@ -237,8 +240,13 @@ impl Store {
         done.map(|_| ()).map_err(failed("note what a volume stands on"))
     }
 
-    /// Gives a volume to a VM as this device; returns whether it was nobody's and ready.
-    pub async fn claim_volume(&self, id: Uuid, vm: Uuid, device: &str) -> Result<bool> {
+    /// Gives a volume to a VM as this device, in one with the beginning of the `step` that does it; returns whether it was nobody's
+    /// and ready, and does nothing if not.
+    pub async fn claim_volume(&self, id: Uuid, vm: Uuid, device: &str, step: Option<&StepBegun>) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        if let Some(step) = step {
+            begin_step(&mut transaction, step).await?;
+        }
         let updated = sqlx::query(
             "update volume set vm = $1, device = $2, revision = revision + 1
              where id = $3 and vm is null and phase = 'ready'",
@@ -246,10 +254,14 @@ impl Store {
         .bind(vm.to_string())
         .bind(device)
         .bind(id.to_string())
-        .execute(&self.pool)
-        .await;
-        self.changed();
-        Ok(updated.map_err(failed("give a volume to a VM"))?.rows_affected() == 1)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("give a volume to a VM"))?;
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.commit(transaction, "give a volume to a VM").await?;
+        Ok(true)
     }
 
     /// Notes that a volume is being let go of by its VM, or that it is not any more.

@@ -10,7 +10,7 @@ use crate::{
     App, Error, Result,
     auth::Caller,
     problem,
-    store::{AuditRecord, ClientToken, Ended, StepBegun, StepRecord, TaskRecord},
+    store::{AuditRecord, ClientToken, Ended, StepBegun, StepRecord, TaskBegun, TaskRecord},
     sync::lock,
 };
 use api::{
@@ -25,12 +25,12 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -42,6 +42,7 @@ pub struct Work<R> {
     target: Target,
     held: Vec<Held>,
     outline: Outline,
+    at_once: bool,
     run: Run<R>,
 }
 
@@ -58,7 +59,13 @@ impl<R> Work<R> {
     where
         F: Future<Output = Result<R>> + Send + 'static,
     {
-        Work { target, held, outline, run: Box::new(move |task| run(task).boxed()) }
+        Work { target, held, outline, at_once: false, run: Box::new(move |task| run(task).boxed()) }
+    }
+
+    /// The same for one whose first step begins at once, and no other beside it: the task is journalled with it, a write less. It is
+    /// refused, and there was no task, when that can't be written.
+    pub fn at_once(self) -> Work<R> {
+        Work { at_once: true, ..self }
     }
 
     /// What it would do. It isn't done.
@@ -79,13 +86,19 @@ pub struct Task {
     /// an undo treats a begun step like a done one.
     ended: Arc<Mutex<Vec<Ended>>>,
     foretold: Arc<Mutex<Foretold>>,
+    opens: Opens,
+    /// What it answers, as JSON, once that is in the journal: it is done, whatever comes after.
+    closed: Arc<OnceLock<String>>,
 }
+
+/// Of a task that is not in the journal yet, but is to be with its first step: what is written then, and who waits for that.
+type Opens = Arc<Mutex<Option<(Arc<TaskBegun>, oneshot::Sender<()>)>>>;
 
 /// Steps that are journalled before their turn.
 #[derive(Default)]
 struct Foretold {
     /// Those that go with the next write.
-    asked: Vec<(String, Undo)>,
+    asked: Vec<(String, Option<Undo>)>,
     /// Those that are written: number, name and undo.
     written: Vec<(i64, String, Option<String>)>,
 }
@@ -93,7 +106,7 @@ struct Foretold {
 impl Task {
     /// Has a step's beginning journalled with that of the next step, for one that comes right after it or beside it: a write less.
     /// It is still run by [`Task::step`], with the same name and undo.
-    pub fn foretell(&self, name: &str, undo: Undo) {
+    pub fn foretell(&self, name: &str, undo: Option<Undo>) {
         lock(&self.foretold).asked.push((name.to_owned(), undo));
     }
 
@@ -129,7 +142,37 @@ impl Task {
         F: Future<Output = Result<T>>,
     {
         self.go_on(last)?;
-        let step = Arc::new(self.begin(name, undo)?);
+        self.in_store(name, self.begin(name, undo)?, action).await
+    }
+
+    /// Runs the last step, where that is one transaction of the database: in it the task ends, a write less. `reply` is what it
+    /// answers, without secrets. What comes after must be short: that the task is done can be read, and its locks are held.
+    pub async fn end_in_store<R, F>(
+        &self,
+        name: &str,
+        reply: &R,
+        action: impl FnOnce(Arc<StepBegun>) -> F,
+    ) -> Result<()>
+    where
+        R: Serialize,
+        F: Future<Output = Result<()>>,
+    {
+        self.go_on(true)?;
+        let reply = serde_json::to_string(reply).map_err(unwritten)?;
+        let step = StepBegun { closes: Some(reply.clone()), ..self.begin(name, None)? };
+        self.in_store(name, step, |step| async {
+            action(step).await?;
+            let _ = self.closed.set(reply);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn in_store<T, F>(&self, name: &str, step: StepBegun, action: impl FnOnce(Arc<StepBegun>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let step = Arc::new(step);
         let done = async {
             crash::at(name, Point::Before)?;
             action(Arc::clone(&step)).await
@@ -165,10 +208,21 @@ impl Task {
             Ok(_) => {
                 let foretold = step.foretold.iter().map(|one| (one.seq, one.name.clone(), one.undo.clone()));
                 lock(&self.foretold).written.extend(foretold);
+                if step.opens.is_some() {
+                    self.app.store.events_told();
+                    self.is_open();
+                }
             }
             Err(_) => lock(&self.ended).extend(step.ended.iter().copied()),
         }
         done
+    }
+
+    /// Lets whoever began the task go on: it is in the journal.
+    fn is_open(&self) {
+        if let Some((_, opened)) = lock(&self.opens).take() {
+            let _ = opened.send(());
+        }
     }
 
     /// Notes that a step has ended. What failed because it was cancelled is said to have been cancelled.
@@ -183,6 +237,7 @@ impl Task {
     fn begin(&self, name: &str, undo: Option<Undo>) -> Result<StepBegun> {
         let one = |name: &str, undo: Option<Undo>| {
             Ok::<_, Error>(StepBegun {
+                opens: None,
                 task: self.id,
                 seq: self.next_step.fetch_add(1, Ordering::SeqCst),
                 name: name.to_owned(),
@@ -190,12 +245,14 @@ impl Task {
                 makes: undo.as_ref().and_then(Undo::makes),
                 ended: Vec::new(),
                 foretold: Vec::new(),
+                closes: None,
             })
         };
         let mut step = one(name, undo)?;
         let asked = std::mem::take(&mut lock(&self.foretold).asked);
-        step.foretold = asked.into_iter().map(|(name, undo)| one(&name, Some(undo))).collect::<Result<_>>()?;
+        step.foretold = asked.into_iter().map(|(name, undo)| one(&name, undo)).collect::<Result<_>>()?;
         step.ended = std::mem::take(&mut *lock(&self.ended));
+        step.opens = lock(&self.opens).as_ref().map(|(begun, _)| Arc::clone(begun));
         Ok(step)
     }
 
@@ -217,6 +274,11 @@ impl Task {
         }
         !self.is_cancelled()
     }
+}
+
+/// A reply that can't be turned into JSON or back.
+fn unwritten(error: serde_json::Error) -> Error {
+    Error::Internal(format!("write a reply: {error}"))
 }
 
 /// An undo as the journal has it.
@@ -348,27 +410,59 @@ where
         created_at: Time::now(),
         finished_at: None,
     };
+    let begun = TaskBegun { task: record, token: token.cloned(), entry };
     // Before anybody can know of it.
     let at_work = app.tasks.at_work(id);
-    app.store.insert_task(&record, token, Some(&entry)).await?;
+    let (opened, is_open) = oneshot::channel();
+    let opens = match work.at_once {
+        true => Some((Arc::new(begun), opened)),
+        false => {
+            app.store.insert_task(&begun.task, token, Some(&begun.entry)).await?;
+            let _ = opened.send(());
+            None
+        }
+    };
     let (sender, outcome) = watch::channel(None);
-    let ended = Arc::<Mutex<Vec<Ended>>>::default();
-    let task =
-        Task { app: app.clone(), id, next_step: Arc::default(), ended: Arc::clone(&ended), foretold: Arc::default() };
-    let (app_, owner, held, run) = (app.clone(), caller.token, work.held, work.run);
+    let task = Task {
+        app: app.clone(),
+        id,
+        next_step: Arc::default(),
+        ended: Arc::default(),
+        foretold: Arc::default(),
+        opens: Arc::new(Mutex::new(opens)),
+        closed: Arc::default(),
+    };
+    let (owner, held, run) = (caller.token, work.held, work.run);
     app.tasks.tracker.spawn(async move {
-        let ran = AssertUnwindSafe(run(task)).catch_unwind().await;
+        let ran = AssertUnwindSafe(run(task.clone())).catch_unwind().await;
         let result = ran.unwrap_or_else(|_| Err(Error::Internal(format!("{method} panicked"))));
         if let Err(error) = &result {
             tracing::warn!(%error, %id, method, "task failed");
         }
-        let without_secrets = |reply: &mut Value| app_.tasks.take_secrets(id, owner, secrets, reply);
-        let ended = std::mem::take(&mut *lock(&ended));
-        let result = conclude(&app_, id, result, &ended, held, without_secrets).await;
-        lock(&app_.tasks.progress).remove(&id);
+        let app = &task.app;
+        let without_secrets = |reply: &mut Value| app.tasks.take_secrets(id, owner, secrets, reply);
+        let ended = std::mem::take(&mut *lock(&task.ended));
+        let result = match task.closed.get() {
+            Some(written) => {
+                drop(held);
+                result.or_else(|_| serde_json::from_str(written).map_err(unwritten)).map(Arc::new)
+            }
+            None => conclude(app, id, result, &ended, held, without_secrets).await,
+        };
+        lock(&app.tasks.progress).remove(&id);
         sender.send_replace(Some(result));
         drop(at_work);
+        if task.closed.get().is_some() {
+            // Not before others can have what it held.
+            app.store.events_told();
+        }
     });
+    if is_open.await.is_err()
+        && let Some(Err(error)) = &*outcome.borrow()
+    {
+        // It ended before it was in the journal, and so there was no task.
+        return Err(error.clone());
+    }
     Ok(Started { id, outcome })
 }
 
@@ -383,8 +477,7 @@ async fn conclude<R: Serialize + DeserializeOwned>(
 ) -> Result<Arc<R>> {
     match result {
         Ok(reply) => {
-            let mut written =
-                serde_json::to_value(&reply).map_err(|error| Error::Internal(format!("write a reply: {error}")))?;
+            let mut written = serde_json::to_value(&reply).map_err(unwritten)?;
             without_secrets(&mut written);
             // The work is done: that the journal can't say so doesn't make it undone.
             if let Err(error) = app.store.task_is_done(id, &written.to_string(), ended).await {

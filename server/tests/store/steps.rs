@@ -25,7 +25,17 @@ pub fn task() -> TaskRecord {
 
 /// A step's beginning, with no other's end.
 pub fn step(task: Uuid, seq: i64, name: &str, undo: Option<String>, makes: Option<&Made>) -> StepBegun {
-    StepBegun { task, seq, name: name.to_owned(), undo, makes: makes.cloned(), ended: Vec::new(), foretold: Vec::new() }
+    StepBegun {
+        opens: None,
+        task,
+        seq,
+        name: name.to_owned(),
+        undo,
+        makes: makes.cloned(),
+        ended: Vec::new(),
+        foretold: Vec::new(),
+        closes: None,
+    }
 }
 
 /// The first step of a task that nobody looks for any more.

@@ -8,7 +8,8 @@ use crate::{
         volume::{gone, lies_at},
     },
     store::{
-        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, VolumePhase, VolumeRecord, VolumeRole,
+        FrozenDisk, Image, Move, SnapshotPhase, SnapshotRecord, SnapshotSpec, StepBegun, VolumePhase, VolumeRecord,
+        VolumeRole,
     },
     task::{Held, Lock, Outline, Task, Undo, Work},
 };
@@ -23,7 +24,7 @@ use hypervisor::{
     domain::{DomainDisks, Freeze, Power},
     storage::{Backing, VolumeView},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 /// A snapshot that is about to be taken: all is checked, nothing is made.
@@ -47,7 +48,7 @@ pub async fn create(context: Context, request: CreateSnapshot) -> Result<Work<Sn
     held.extend(lock_volumes(app, &draft.moves, context.task, CreateSnapshot::NAME)?);
     let target = Target { kind: "snapshot".to_owned(), id: draft.record.id, name: draft.record.name.clone() };
     let outline = Outline::of(&draft.steps()).on(&vm.node).allocates(0, draft.grows_to());
-    Ok(Work::new(target, held, outline, move |task| async move { take(&task, draft, true).await }))
+    Ok(Work::new(target, held, outline, move |task| async move { take(&task, draft, true).await }).at_once())
 }
 
 /// The locks of volumes that are moved.
@@ -187,8 +188,12 @@ async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, V
     let rows = app.store.volumes_of_vm(vm.id).await?;
     let views = rows.iter().map(|row| async {
         let view = async {
-            let Some(view) = vm.node.volume(row.pool, &row.file).await? else { return Ok(None) };
-            let backing = backing(app, &vm.node, row, view.backing.clone()).await?;
+            let (view, known) = tokio::join!(vm.node.volume(row.pool, &row.file), known_backing(app, row));
+            let Some(view) = view? else { return Ok(None) };
+            let backing = match known? {
+                known if known == view.backing => known,
+                _ => vm.node.backing_file(row.pool, &row.file).await?,
+            };
             Ok(Some((view, backing)))
         };
         (row.id, view.await)
@@ -197,20 +202,16 @@ async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, V
     Ok((rows, views))
 }
 
-/// What a volume's image stands on. Where libvirt's last look and what is known of the volume say the same, that is it; else its
-/// header is read.
-async fn backing(app: &App, node: &Node, volume: &VolumeRecord, seen: Option<String>) -> Result<Option<String>> {
-    let known = match (&volume.base, volume.template) {
-        (Some(base), _) => Some(base.clone()),
+/// What a volume's image stands on, as far as the store knows. Where libvirt's last look says the same, that is it; else its header
+/// is read.
+async fn known_backing(app: &App, volume: &VolumeRecord) -> Result<Option<String>> {
+    match (&volume.base, volume.template) {
+        (Some(base), _) => Ok(Some(base.clone())),
         (None, Some(template)) => {
             let copies = app.store.template_copies(Some(template)).await?;
-            copies.into_iter().find(|copy| copy.node == volume.node).map(|copy| copy.path)
+            Ok(copies.into_iter().find(|copy| copy.node == volume.node).map(|copy| copy.path))
         }
-        (None, None) => None,
-    };
-    match known == seen {
-        true => Ok(known),
-        false => Ok(node.backing_file(volume.pool, &volume.file).await?),
+        (None, None) => Ok(None),
     }
 }
 
@@ -314,12 +315,12 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<Snapsh
     let copied = nvram.as_ref().zip(record.spec.nvram.as_ref());
     let delete_copy = copied.map(|(_, to)| delete_kept(&record, to, OrphanKind::Nvram));
     for one in &moves {
-        task.foretell("make-overlay", delete(one));
+        task.foretell("make-overlay", Some(delete(one)));
     }
     // Settling asks a running VM's QEMU, which is not to be waited for where nothing was asked of it.
     if !on {
-        delete_copy.iter().for_each(|delete| task.foretell("copy-nvram", delete.clone()));
-        task.foretell("take-snapshot", settle.clone());
+        delete_copy.iter().for_each(|delete| task.foretell("copy-nvram", Some(delete.clone())));
+        task.foretell("take-snapshot", Some(settle.clone()));
     }
     task.step_in_store("record-snapshot", Some(forget), false, |step| async move {
         app.store.insert_snapshot(taken, frozen, &step).await
@@ -356,17 +357,23 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<Snapsh
         })
         .await?;
     (record.spec.quiesced, record.spec.pause_ms) = (quiesced, pause_ms);
-    let ends = last.then_some(task.id);
-    let (taken, moved) = (&record, &moves);
-    let make_ready = task.step_in_store("make-ready", None, last, |step| async move {
-        app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await
-    });
+    record.phase = SnapshotPhase::Ready;
+    let (taken, moved, reply) = (&record, &moves, wire(&record, disks, true));
+    let make_ready = async {
+        let is_ready = |step: Arc<StepBegun>, ends| async move {
+            app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await
+        };
+        match last {
+            true => task.end_in_store("make-ready", &reply, |step| is_ready(step, Some(task.id))).await?,
+            false => task.step_in_store("make-ready", None, false, |step| is_ready(step, None)).await?,
+        }
+        app.index.move_volumes(moved);
+        Ok::<_, Error>(())
+    };
     // What the domain is like by now hangs on nothing of that.
     let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
     made_ready?;
-    layers::sync(app, &moves).await?;
-    record.phase = SnapshotPhase::Ready;
-    Ok(wire(&record, disks, true))
+    Ok(reply)
 }
 
 fn delete_kept(record: &SnapshotRecord, file: &Image, kind: OrphanKind) -> Undo {

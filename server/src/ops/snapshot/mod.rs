@@ -29,12 +29,7 @@ pub(super) async fn find(app: &App, vm: Option<&str>, reference: &str) -> Result
 
 /// The snapshot of this name or id of a VM.
 async fn of_vm(app: &App, vm: Uuid, reference: &str) -> Result<SnapshotRecord> {
-    let id = Uuid::try_parse(reference).ok();
-    let fits = |one: &SnapshotRecord| {
-        one.phase != SnapshotPhase::Deleting
-            && (Some(one.id) == id || one.name.to_lowercase() == reference.to_lowercase())
-    };
-    let found = app.store.snapshots_of(vm).await?.into_iter().find(fits);
+    let found = app.store.snapshot_of(vm, reference).await?;
     found.ok_or_else(|| Error::not_found("snapshot", reference))
 }
 

@@ -159,7 +159,7 @@ async fn go_back(task: &Task, node: &Node, record: &SnapshotRecord, moves: &[Mov
         .await?;
     }
     task.last_step("record-revert", None, app.store.is_reverted(record, moves, kept.as_ref(), task.id)).await?;
-    layers::sync(app, moves).await?;
+    app.index.move_volumes(moves);
     observe::refresh_after(app, node, vm).await;
     layers::delete_leftovers_soon(app, node);
     Ok(())

@@ -91,7 +91,7 @@ pub(in crate::ops) async fn create_over(
     let target = Target { kind: "vm".to_owned(), id: record.id, name: record.name.clone() };
     let held = app.locks.take(record.id, &record.name, &[Lock::Power, Lock::Disk], context.task, method)?;
     let outline = outline(&draft);
-    Ok(Work::new(target, held, outline, move |task| make(task, draft)))
+    Ok(Work::new(target, held, outline, move |task| make(task, draft)).at_once())
 }
 
 /// What [`make`] will do.
@@ -230,8 +230,8 @@ async fn make(task: Task, draft: Draft) -> Result<Vm> {
     let delete_seed = Undo::DeleteSeedFiles { node: on(), vm };
     let waits = matches!(draft.ground, Some(Ground { image: copies::Image::Elsewhere(_), .. }));
     if !waits {
-        task.foretell("make-system-disk", delete_disk.clone());
-        task.foretell("write-seed", delete_seed.clone());
+        task.foretell("make-system-disk", Some(delete_disk.clone()));
+        task.foretell("write-seed", Some(delete_seed.clone()));
     }
     let (record, volume) = (&draft.record, &draft.disk);
     task.step_in_store("record-vm", Some(Undo::ForgetVm { vm }), false, |step| async move {

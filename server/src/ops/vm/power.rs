@@ -43,7 +43,8 @@ pub async fn start(context: Context, request: StartVm) -> Result<Work<Vm>> {
         observe::refresh_after(app, &vm.node, vm.id).await;
         started?;
         app.index.to_wire(vm.id)
-    }))
+    })
+    .at_once())
 }
 
 /// `stop-vm`
@@ -134,7 +135,8 @@ pub async fn pause(context: Context, request: PauseVm) -> Result<Work<Vm>> {
         task.last_step("pause-domain", None, async { Ok(vm.node.pause(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
-    }))
+    })
+    .at_once())
 }
 
 /// `resume-vm`
@@ -150,7 +152,8 @@ pub async fn resume(context: Context, request: ResumeVm) -> Result<Work<Vm>> {
         task.last_step("resume-domain", None, async { Ok(vm.node.resume(vm.id).await?) }).await?;
         observe::refresh_after(&task.app, &vm.node, vm.id).await;
         task.app.index.to_wire(vm.id)
-    }))
+    })
+    .at_once())
 }
 
 /// The outline of a call that asks the guest, and goes on by force when that is in vain, or only by force.

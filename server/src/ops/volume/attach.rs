@@ -4,48 +4,57 @@ use super::{Subject, create::gone, of_id};
 use crate::{
     App, Context, Error, Result, attachments, images, observe,
     ops::vm,
-    store::{VolumePhase, VolumeRecord, VolumeRole},
-    task::{Outline, Undo, Work},
+    store::{StepBegun, VolumePhase, VolumeRecord, VolumeRole},
+    task::{Lock, Outline, Undo, Work},
 };
 use api::{
     Rpc,
     volume::{AttachVolume, VolumeOfVm},
 };
 use hypervisor::domain::DomainDisks;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// `attach-volume`
 pub async fn attach(context: Context, request: AttachVolume) -> Result<Work<VolumeOfVm>> {
     let app = &context.app;
-    let (vm, mut held) = vm::Subject::lock_whole(app, &request.vm, context.task, AttachVolume::NAME).await?;
+    let locks = [Lock::Power, Lock::Disk];
+    let (vm, mut held) = vm::Subject::lock(app, &request.vm, &locks, context.task, AttachVolume::NAME)?;
     vm.record("disks", "attach-disk")?;
     let (volume, lock) = find(app, &request.volume, &vm).await?.lock(app, context.task, AttachVolume::NAME).await?;
     held.push(lock);
     let record = volume.record;
     is_free(app, &record, vm.id)?;
-    let (view, domain) = tokio::join!(vm.node.volume(record.pool, &record.file), vm.text());
+    // Side by side: each waits for the node.
+    let (not_suspended, view, domain) =
+        tokio::join!(vm.is_not_suspended(), vm.node.volume(record.pool, &record.file), vm.text());
+    not_suspended?;
     if view?.is_none() {
         return Err(gone(&record));
     }
     let device = choose(&domain?.disks(), request.device.as_deref(), vm.entry.name())?;
     let outline = Outline::of(&["claim-volume", "attach-disk"]).on(&vm.node);
-    Ok(Work::new(vm.target(), held, outline, move |task| async move {
+    let work = Work::new(vm.target(), held, outline, move |task| async move {
         let app = &task.app;
         let settle = Undo::SettleVolume { node: vm.node.name().to_owned(), vm: vm.id, volume: record.id };
-        task.step("claim-volume", Some(settle), async {
-            if !app.store.claim_volume(record.id, vm.id, &device).await? {
-                return Err(Error::InUse(format!("volume {} was given to a VM or deleted meanwhile", record.name)));
+        task.foretell("attach-disk", None);
+        let (wanted, to) = (&record, &device);
+        let claim = |step: Arc<StepBegun>| async move {
+            match app.store.claim_volume(wanted.id, vm.id, to, Some(&step)).await? {
+                true => Ok(()),
+                false => Err(Error::InUse(format!("volume {} was given to a VM or deleted meanwhile", wanted.name))),
             }
-            attachments::sync(app, record.id).await
-        })
-        .await?;
+        };
+        task.step_in_store("claim-volume", Some(settle), false, claim).await?;
+        attachments::sync(app, record.id).await?;
         let disk = attachments::disk(&record, &device);
         let attached =
             task.last_step("attach-disk", None, async { Ok(vm.node.attach_disk(vm.id, &disk).await?) }).await;
         attached.map_err(|error| vm::no_port_left(error, vm.entry.name(), "disk"))?;
-        observe::refresh_after(app, &vm.node, vm.id).await;
-        Ok(VolumeOfVm { vm: app.index.to_wire(vm.id)?, volume: of_id(app, record.id).await? })
-    }))
+        let ((), volume) = tokio::join!(observe::refresh_after(app, &vm.node, vm.id), of_id(app, record.id));
+        Ok(VolumeOfVm { vm: app.index.to_wire(vm.id)?, volume: volume? })
+    });
+    Ok(work.at_once())
 }
 
 /// The volume of this name on the VM's node. One that is only on another node can't be had.

@@ -79,7 +79,8 @@ pub async fn detach(context: Context, request: DetachVolume) -> Result<Work<Volu
         }
         observe::refresh_after(app, &vm.node, vm.id).await;
         Ok(VolumeOfVm { vm: app.index.to_wire(vm.id)?, volume: of_id(app, record.id).await? })
-    }))
+    })
+    .at_once())
 }
 
 fn keeps_it(vm: &vm::Subject, record: &VolumeRecord, timeout: Duration) -> Error {
