@@ -65,7 +65,7 @@ test-newer-libvirt: prepare-test template unpacked ## The tests of VMs on the li
 
 .PHONY: bench
 bench: prepare-test template ## Measure Vmyard beside the raw libvirt calls
-	$(call timed,cargo bench -p cli --bench raw && cargo bench -p server --bench metrics)
+	$(call timed,cargo bench -p cli --bench raw -- $(parts) $(if $(parts),,&& cargo bench -p server --bench metrics))
 
 .PHONY: openapi
 openapi: prepare ## Write openapi.json anew
