@@ -6,10 +6,17 @@ use crate::{
         Lab, SOON, eventually, large_image, request, tiny,
         trouble::{Clock, Cramped, in_mounts_of, small_pool},
     },
+    node_crash::hold,
     random::register_blank,
 };
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 #[test]
 fn a_pool_that_is_full_in_the_middle() {
@@ -230,6 +237,48 @@ fn a_database_whose_disk_is_full_and_one_that_is_read_only() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("the server's database can't be used"), "{text}");
+}
+
+/// Begins a write to a database, and says so; it ends with the standard input.
+const KEEPS_LOCKED: &str = "import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute('begin immediate')
+print('locked', flush=True)
+sys.stdin.read()";
+
+#[test]
+fn the_end_of_a_task_that_the_database_does_not_take() {
+    let mut lab = Lab::own();
+    lab.ok("create-volume", json!({"name": "grown", "size_gib": 1}));
+    let (database, mut other) = (lab.dir.path.join("data/vmyard.db"), None);
+    let lock = |_: &Lab| {
+        let mut python = Command::new("python3")
+            .args(["-c", KEEPS_LOCKED, database.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(python.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "locked\n");
+        other = Some(python);
+    };
+    let body = json!({"volume": "grown", "size_gib": 2});
+    let answer = hold(&mut lab, "record-size:after", "resize-volume", body, lock, |_| {});
+    // It is done, and said so, though the journal can't say it yet.
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let tasks = lab.ok("list-tasks", json!({"method": "resize-volume"}));
+    let task = json!({"task": tasks["tasks"][0]["id"]});
+    assert_eq!(lab.ok("describe-task", task.clone())["state"], "running");
+    let mut other = other.unwrap();
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    let ended = eventually("its end is journalled", SOON, || {
+        let task = lab.ok("describe-task", task.clone());
+        (task["state"] == "done").then_some(task)
+    });
+    assert_eq!(ended["result"], answer.body);
+    lab.ok("delete-volume", json!({"volume": "grown"}));
 }
 
 #[test]

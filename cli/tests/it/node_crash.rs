@@ -3,7 +3,7 @@
 
 use crate::{
     crash::nothing_is_left,
-    lab::{Lab, SOON, eventually, tiny, trouble},
+    lab::{Answer, Lab, SOON, eventually, tiny, trouble},
     snapshots::{agrees, now},
     snapshots_crash::scene::{POINTS, Scene, signal},
     volumes::{has, write},
@@ -58,20 +58,20 @@ fn cut(lab: &mut Lab, (at, back): &(String, Back), method: &str, body: Value) ->
     done
 }
 
-/// Holds the server at a step of a call, does something to its node, and lets it go on. Returns whether the call is done all the same.
+/// Holds the server at a step of a call, does something meanwhile, and lets it go on.
 #[track_caller]
-fn hit(
+pub fn hold(
     lab: &mut Lab,
     at: &str,
     method: &str,
     body: Value,
     held: impl FnOnce(&Lab),
     goes_on: impl FnOnce(&Lab),
-) -> bool {
+) -> Answer {
     lab.server.kill_and_restart(&[("VMYARD_STOP_AT", at)]);
     let lab = &*lab;
     let pid = lab.server.pid().to_string();
-    let answer = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let call = scope.spawn(|| lab.server.call(method, body));
         eventually(&format!("the server is at {at} of {method}"), SOON, || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -82,7 +82,20 @@ fn hit(
         signal("-CONT", &pid);
         goes_on(lab);
         call.join().unwrap()
-    });
+    })
+}
+
+/// The same, with something done to its node. Returns whether the call is done all the same.
+#[track_caller]
+fn hit(
+    lab: &mut Lab,
+    at: &str,
+    method: &str,
+    body: Value,
+    held: impl FnOnce(&Lab),
+    goes_on: impl FnOnce(&Lab),
+) -> bool {
+    let answer = hold(lab, at, method, body, held, goes_on);
     assert!([200, 409, 422, 503].contains(&answer.status), "{at}: {answer:?}");
     lab.wait_for_tasks();
     let tasks = lab.ok("list-tasks", json!({"method": method, "limit": 1}));

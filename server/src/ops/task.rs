@@ -11,11 +11,7 @@ use api::{
     Access, Page,
     task::{CancelTask, DescribeTask, ListTasks, Target, Task, TaskState, TaskStep, Tasks},
 };
-use std::time::Duration;
 use uuid::Uuid;
-
-/// How long an answer waits for a task that has ended to let go of its locks.
-const LETS_GO: Duration = Duration::from_secs(1);
 
 /// `describe-task`
 pub async fn describe(context: Context, request: DescribeTask) -> Result<Task> {
@@ -77,10 +73,9 @@ pub async fn list(context: Context, request: ListTasks) -> Result<Tasks> {
         .store
         .tasks(request.state, request.method.as_deref(), request.target, before, page.limit() + 1)
         .await?;
+    // Also those that have just ended and so are missing here.
+    context.app.tasks.have_let_go(None).await;
     let more = records.len() > page.limit();
-    for record in &records {
-        lets_go(&context.app, record).await;
-    }
     let tasks: Vec<Task> = records.into_iter().take(page.limit()).map(in_short).collect();
     let next_cursor = tasks.last().filter(|_| more).map(|task| write_cursor(&task.id.to_string()));
     Ok(Tasks { tasks, next_cursor, total })
@@ -96,16 +91,11 @@ pub async fn for_caller(app: &App, caller: &Caller, id: Uuid) -> Result<Task> {
 /// A task with its steps.
 pub async fn to_wire(app: &App, id: Uuid) -> Result<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Error::not_found("task", id.to_string()))?;
-    lets_go(app, &record).await;
+    if record.finished_at.is_some() {
+        app.tasks.have_let_go(Some(id)).await;
+    }
     let steps = app.store.steps(id).await?;
     Ok(wire(record, steps, true))
-}
-
-/// A task that has ended lets go of its locks a moment after that is written: who is told of its end can go on at once.
-async fn lets_go(app: &App, record: &TaskRecord) {
-    if let Some(ended) = record.finished_at.and_then(|_| app.tasks.ended(record.id)) {
-        let _ = tokio::time::timeout(LETS_GO, ended.cancelled()).await;
-    }
 }
 
 /// A task without its steps and its result.

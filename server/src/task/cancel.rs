@@ -13,9 +13,13 @@ use crate::{Error, Result, sync::lock};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// How long is waited for tasks that have ended to let go of their locks.
+const LETS_GO: Duration = Duration::from_secs(1);
 
 /// What can be asked of the tasks at work.
 #[derive(Default)]
@@ -30,6 +34,8 @@ struct Cancel {
     token: CancellationToken,
     /// Whether the last step has begun.
     closed: bool,
+    /// Whether its end is being journalled, or is, while it holds what it held.
+    ending: bool,
     /// Cancelled when the task has ended, or is being unwound in the background.
     ended: CancellationToken,
 }
@@ -60,14 +66,29 @@ pub enum Cancelled {
 
 impl Tasks {
     pub(super) fn at_work(&self, task: Uuid) -> AtWork {
-        let cancel = Cancel { token: CancellationToken::new(), closed: false, ended: CancellationToken::new() };
+        let cancel =
+            Cancel { token: CancellationToken::new(), closed: false, ending: false, ended: CancellationToken::new() };
         lock(&self.cancels.at_work).insert(task, cancel);
         AtWork { cancels: Arc::clone(&self.cancels), task }
     }
 
-    /// Of a task that is at work: cancelled when it has let go of all that it held.
-    pub fn ended(&self, task: Uuid) -> Option<CancellationToken> {
-        lock(&self.cancels.at_work).get(&task).map(|cancel| cancel.ended.clone())
+    /// Notes that a task's end goes into the journal, where it can be read from then on.
+    pub(super) fn is_ending(&self, task: Uuid) {
+        if let Some(cancel) = lock(&self.cancels.at_work).get_mut(&task) {
+            cancel.ending = true;
+        }
+    }
+
+    /// Waits until all tasks, or only that one, whose end can be read by now have let go of what they held: who is told of an end can
+    /// go on at once.
+    pub async fn have_let_go(&self, only: Option<Uuid>) {
+        let ending: Vec<CancellationToken> = {
+            let at_work = lock(&self.cancels.at_work);
+            let ending = at_work.iter().filter(|(id, cancel)| cancel.ending && only.is_none_or(|only| only == **id));
+            ending.map(|(_, cancel)| cancel.ended.clone()).collect()
+        };
+        let all = futures::future::join_all(ending.iter().map(CancellationToken::cancelled));
+        let _ = tokio::time::timeout(LETS_GO, all).await;
     }
 
     /// Asks a task to stop before its next step. Asking twice is asking once.
@@ -111,5 +132,29 @@ impl Task {
                 () = token.cancelled() => Err(Error::Cancelled),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn who_reads_of_an_end_waits_until_the_task_has_let_go() {
+        let tasks = Tasks::new();
+        let (ends, goes_on) = (Uuid::now_v7(), Uuid::now_v7());
+        let (at_work, _other) = (tasks.at_work(ends), tasks.at_work(goes_on));
+        tasks.have_let_go(None).now_or_never().expect("no task ends");
+        tasks.is_ending(ends);
+        tasks.have_let_go(Some(goes_on)).now_or_never().expect("that one doesn't end");
+        for only in [None, Some(ends)] {
+            assert!(tasks.have_let_go(only).now_or_never().is_none());
+        }
+        let waits = tasks.have_let_go(None);
+        tokio::pin!(waits);
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(at_work);
+        waits.now_or_never().expect("it has let go");
     }
 }

@@ -34,8 +34,8 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-/// Pauses between attempts to unwind a task whose node is away.
-const UNWIND_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Pauses between attempts to end a task: its node may be away, or the database's disk full.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// A mutating call that has passed its checks: what it works on, the locks it holds, and the rest of it.
 pub struct Work<R> {
@@ -161,6 +161,7 @@ impl Task {
         let reply = serde_json::to_string(reply).map_err(unwritten)?;
         let step = StepBegun { closes: Some(reply.clone()), ..self.begin(name, None)? };
         self.in_store(name, step, |step| async {
+            self.app.tasks.is_ending(self.id);
             action(step).await?;
             let _ = self.closed.set(reply);
             Ok(())
@@ -479,9 +480,14 @@ async fn conclude<R: Serialize + DeserializeOwned>(
         Ok(reply) => {
             let mut written = serde_json::to_value(&reply).map_err(unwritten)?;
             without_secrets(&mut written);
-            // The work is done: that the journal can't say so doesn't make it undone.
-            if let Err(error) = app.store.task_is_done(id, &written.to_string(), ended).await {
-                tracing::error!(%error, %id, "a task's end is not journalled");
+            let (written, ended) = (written.to_string(), ended.to_vec());
+            // The work is done: that the journal can't say so yet doesn't make it undone.
+            if !try_to_end(app, id, &written, &ended).await {
+                drop(held);
+                try_again(app, move |app| {
+                    let (written, ended) = (written.clone(), ended.clone());
+                    async move { try_to_end(&app, id, &written, &ended).await }
+                });
             }
             Ok(Arc::new(reply))
         }
@@ -505,19 +511,36 @@ pub(super) async fn unwind(app: &App, id: Uuid, why: &Error, held: Vec<Held>) {
     if try_unwind(app, id, &problem).await {
         return;
     }
-    let app_ = app.clone();
+    try_again(app, move |app| {
+        let (problem, _) = (problem.clone(), &held);
+        async move { try_unwind(&app, id, &problem).await }
+    });
+}
+
+/// Tries something in the background until it has come about, or the server stops.
+fn try_again<F>(app: &App, attempt: impl Fn(App) -> F + Send + 'static)
+where
+    F: Future<Output = bool> + Send,
+{
+    let app = app.clone();
     // Not tracked: a stop of the server must not wait for a node that is away.
     tokio::spawn(async move {
-        let mut pause = UNWIND_PAUSE.0;
-        while !app_.tasks.is_stopping() {
+        let mut pause = PAUSE.0;
+        while !app.tasks.is_stopping() {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(UNWIND_PAUSE.1);
-            if try_unwind(&app_, id, &problem).await {
+            pause = (pause * 2).min(PAUSE.1);
+            if attempt(app.clone()).await {
                 break;
             }
         }
-        drop(held);
     });
+}
+
+/// Whether the end of a task that is done is journalled.
+async fn try_to_end(app: &App, id: Uuid, reply: &str, ended: &[Ended]) -> bool {
+    app.tasks.is_ending(id);
+    let journalled = app.store.task_is_done(id, reply, ended).await;
+    journalled.inspect_err(|error| tracing::error!(%error, %id, "a task's end is not journalled yet")).is_ok()
 }
 
 /// Looks at a VM whose task was taken back, while that still has its locks: else it would seem that somebody else has changed it.
@@ -549,6 +572,7 @@ async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
         if let Some(task) = task.as_ref().filter(|_| took_back) {
             look_again(app, &task.target).await;
         }
+        app.tasks.is_ending(id);
         match task {
             // What was cut off has been brought to its end instead.
             Some(task) if task.result.is_some() => super::recover::finish(app, &task).await,
