@@ -247,7 +247,7 @@ print('locked', flush=True)
 sys.stdin.read()";
 
 #[test]
-fn the_end_of_a_task_that_the_database_does_not_take() {
+fn the_beginning_and_the_end_of_a_task_that_the_database_does_not_take() {
     let mut lab = Lab::own();
     lab.ok("create-volume", json!({"name": "grown", "size_gib": 1}));
     let (database, mut other) = (lab.dir.path.join("data/vmyard.db"), None);
@@ -270,6 +270,9 @@ fn the_end_of_a_task_that_the_database_does_not_take() {
     let tasks = lab.ok("list-tasks", json!({"method": "resize-volume"}));
     let task = json!({"task": tasks["tasks"][0]["id"]});
     assert_eq!(lab.ok("describe-task", task.clone())["state"], "running");
+    // A task that can't begin never was.
+    let problem = lab.err("create-vm", request("later", json!({})), 503, "node_unavailable");
+    assert!(problem["task"].is_null() && problem["detail"].as_str().unwrap().contains("locked"), "{problem}");
     let mut other = other.unwrap();
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
@@ -278,7 +281,12 @@ fn the_end_of_a_task_that_the_database_does_not_take() {
         (task["state"] == "done").then_some(task)
     });
     assert_eq!(ended["result"], answer.body);
+    assert_eq!(lab.ok("list-tasks", json!({"method": "create-vm"}))["total"], 0);
+    lab.err("describe-vm", json!({"vm": "later"}), 404, "not_found");
     lab.ok("delete-volume", json!({"volume": "grown"}));
+    assert_eq!(lab.files(), Vec::<String>::new());
+    lab.ok("create-vm", request("later", json!({})));
+    lab.ok("delete-vm", json!({"vm": "later"}));
 }
 
 #[test]
