@@ -211,7 +211,7 @@ impl Task {
                 lock(&self.foretold).written.extend(foretold);
                 if step.opens.is_some() {
                     self.app.store.events_told();
-                    self.is_open();
+                    self.is_in_journal();
                 }
             }
             Err(_) => lock(&self.ended).extend(step.ended.iter().copied()),
@@ -220,7 +220,7 @@ impl Task {
     }
 
     /// Lets whoever began the task go on: it is in the journal.
-    fn is_open(&self) {
+    fn is_in_journal(&self) {
         if let Some((_, opened)) = lock(&self.opens).take() {
             let _ = opened.send(());
         }
@@ -452,6 +452,8 @@ where
         };
         lock(&app.tasks.progress).remove(&id);
         sender.send_replace(Some(result));
+        // Tells whoever waits for its beginning that there was none.
+        lock(&task.opens).take();
         drop(at_work);
         if task.closed.get().is_some() {
             // Not before others can have what it held.
@@ -512,6 +514,7 @@ pub(super) async fn unwind(app: &App, id: Uuid, why: &Error, held: Vec<Held>) {
         return;
     }
     try_again(app, move |app| {
+        // The locks live as long as this does.
         let (problem, _) = (problem.clone(), &held);
         async move { try_unwind(&app, id, &problem).await }
     });
