@@ -4,6 +4,7 @@ use super::{Entry, Seen, change::Change};
 use crate::store::{VmRecord, name_key};
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 use uuid::Uuid;
@@ -32,6 +33,27 @@ impl Entries {
         let key: Arc<str> = name_key(name).into();
         let found = self.by_name.range((Arc::clone(&key), Uuid::nil())..=(key, Uuid::max()));
         found.filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// So many VMs in the order of the keys of their names, and of their ids where those are the same, from the one after this on;
+    /// or backwards.
+    pub(super) fn by_name(
+        &self,
+        after: Option<(&str, Uuid)>,
+        backwards: bool,
+        count: usize,
+    ) -> impl Iterator<Item = (Uuid, &Entry)> {
+        let after = after.map_or(Bound::Unbounded, |(key, id)| Bound::Excluded((Arc::from(key), id)));
+        let found: Vec<_> = match backwards {
+            false => self.by_name.range((after, Bound::Unbounded)).take(count).collect(),
+            true => self.by_name.range((Bound::Unbounded, after)).rev().take(count).collect(),
+        };
+        found.into_iter().filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
     }
 
     /// What its node told of a VM. Its view is replaced by [`Entries::change`] only, since a name may come from it.
@@ -124,6 +146,17 @@ mod tests {
         assert_eq!(named(&entries, "WEB.1"), if id < twin { [id, twin] } else { [twin, id] });
         see(&mut entries, twin, "web.10");
         assert_eq!((named(&entries, "web.1"), named(&entries, "web.10")), (vec![id], vec![twin]));
+        let page = |after, backwards| {
+            let page = entries.by_name(after, backwards, 9);
+            page.map(|(_, entry)| entry.name_key().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None, false), ["web.1", "web.10"]);
+        assert_eq!(page(None, true), ["web.10", "web.1"]);
+        assert_eq!(
+            (page(Some(("web.1", id)), false), page(Some(("web.1", id)), true)),
+            (vec!["web.10".to_owned()], vec![])
+        );
+        assert_eq!(entries.by_name(None, true, 1).count(), 1);
         entries.change(id, |entry| entry.seen = None);
         assert!(entries.get(id).is_none() && named(&entries, "web.1").is_empty());
         assert_eq!((entries.by_name.len(), entries.iter().count()), (1, 1));

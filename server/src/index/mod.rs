@@ -409,6 +409,21 @@ impl<'a> Moment<'a> {
         self.inner.entries.iter()
     }
 
+    /// How many VMs there are.
+    pub fn count(self) -> usize {
+        self.inner.entries.count()
+    }
+
+    /// So many VMs in the order of their names, without case, from the one after this name and id on; or backwards.
+    pub fn by_name(
+        self,
+        after: Option<(&str, Uuid)>,
+        backwards: bool,
+        count: usize,
+    ) -> impl Iterator<Item = (Uuid, &'a Entry)> {
+        self.inner.entries.by_name(after, backwards, count)
+    }
+
     /// A VM on the wire.
     pub fn to_wire(self, entry: &Entry) -> Vm {
         entry.to_wire(self.inner.nodes.get(&entry.node).is_some_and(|sight| sight.up), &self.inner.volumes)

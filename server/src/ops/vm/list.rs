@@ -1,6 +1,11 @@
 //! Listing, from the index alone.
 
-use crate::{Context, Error, Result, index::Entry, ops::page, store::name_key};
+use crate::{
+    Context, Error, Result,
+    index::{Entry, Moment},
+    ops::page,
+    store::name_key,
+};
 use api::{
     Page,
     vm::{ListVms, Vm, Vms},
@@ -29,27 +34,22 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
     let after = page.cursor.as_deref().map(|cursor| order.read_cursor(cursor)).transpose()?;
     let after = after.as_ref().map(Key::borrowed);
 
+    let filtered = node.is_some()
+        || request.state.is_some()
+        || request.managed.is_some()
+        || request.name.is_some()
+        || request.tags.is_some();
     app.index.at_once(|moment| {
-        let compare = |a: &(Key<&str>, &Entry), b: &(Key<&str>, &Entry)| order.compare(&a.0, &b.0);
         // The page, and one row that tells whether there is another page.
         let wanted = page.limit() + 1;
-        let (mut total, mut rows, mut worst) = (0, Vec::with_capacity(2 * wanted), None);
-        for (id, entry) in moment.vms().filter(|(_, entry)| fits(entry)) {
-            total += 1;
-            let key = order.key(id, entry);
-            let is_after = |other: &Option<Key<&str>>| other.as_ref().map(|other| order.compare(&key, other).is_gt());
-            if is_after(&after) == Some(false) || is_after(&worst) == Some(true) {
-                continue;
+        let (mut rows, total) = match order.by {
+            By::Name if !filtered => {
+                let after = after.as_ref().map(|after| (after.name, after.id));
+                let rows = moment.by_name(after, order.descending, wanted);
+                (rows.map(|(id, entry)| (order.key(id, entry), entry)).collect(), moment.count() as u64)
             }
-            rows.push((key, entry));
-            // What can't be on the page goes now and then, so that nothing but the page is ever sorted.
-            if rows.len() == 2 * wanted {
-                rows.select_nth_unstable_by(wanted - 1, compare);
-                rows.truncate(wanted);
-                worst = rows.last().map(|(key, _)| *key);
-            }
-        }
-        rows.sort_unstable_by(compare);
+            _ => select(moment, &order, fits, after.as_ref(), wanted),
+        };
         let more = rows.len() > page.limit();
         rows.truncate(page.limit());
         let last = rows.last().filter(|_| more);
@@ -60,6 +60,39 @@ pub async fn list(context: Context, request: ListVms) -> Result<Vms> {
         };
         Ok(Vms { vms: rows.iter().map(|(_, entry)| wire(entry)).collect(), next_cursor, total })
     })
+}
+
+/// A VM with its place in the order.
+type Row<'a> = (Key<&'a str>, &'a Entry);
+
+/// The first so many of those that fit and come after a place, in their order, and how many fit.
+fn select<'a>(
+    moment: Moment<'a>,
+    order: &Order<'_>,
+    fits: impl Fn(&Entry) -> bool,
+    after: Option<&Key<&str>>,
+    wanted: usize,
+) -> (Vec<Row<'a>>, u64) {
+    let compare = |a: &Row<'a>, b: &Row<'a>| order.compare(&a.0, &b.0);
+    let (mut total, mut rows) = (0, Vec::with_capacity(2 * wanted));
+    let mut worst: Option<Key<&str>> = None;
+    for (id, entry) in moment.vms().filter(|(_, entry)| fits(entry)) {
+        total += 1;
+        let key = order.key(id, entry);
+        let is_after = |other: &Key<&str>| order.compare(&key, other).is_gt();
+        if after.is_some_and(|after| !is_after(after)) || worst.as_ref().is_some_and(is_after) {
+            continue;
+        }
+        rows.push((key, entry));
+        // What can't be on the page goes now and then, so that nothing but the page is ever sorted.
+        if rows.len() == 2 * wanted {
+            rows.select_nth_unstable_by(wanted - 1, compare);
+            rows.truncate(wanted);
+            worst = rows.last().map(|(key, _)| *key);
+        }
+    }
+    rows.sort_unstable_by(compare);
+    (rows, total)
 }
 
 /// A row's place in the order. Where it is decided by nothing else the name decides, then the id.
