@@ -6,7 +6,7 @@ use crate::{
     error::{again_while, if_there},
     node::{QUICK, SLOW},
 };
-use libvirt::{AddressSource as Source, DomainState, DomainStats, flags};
+use libvirt::{AddressSource as Source, Domain, DomainState, DomainStats, flags};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -22,6 +22,38 @@ pub enum Power {
     Paused,
     /// It is off.
     Off,
+}
+
+/// A domain's XML.
+struct Texts {
+    power: Power,
+    /// As it is now.
+    xml: String,
+    /// Of one that is on: its definition.
+    definition: Option<String>,
+}
+
+impl Texts {
+    /// Reads it, with as few round trips as can be: only what is on has an id, so of what is off nothing else must be asked.
+    fn read(domain: &Domain) -> libvirt::Result<Texts> {
+        let xml = domain.xml(0)?;
+        if !has_id(&xml) {
+            return Ok(Texts { power: Power::Off, xml, definition: None });
+        }
+        let (state, reason) = domain.state()?;
+        let definition = domain.xml(flags::XML_INACTIVE)?;
+        Ok(match power(state, reason) {
+            // It went off in between, or is not on yet.
+            Power::Off => Texts { power: Power::Off, xml: definition, definition: None },
+            power => Texts { power, xml, definition: Some(definition) },
+        })
+    }
+}
+
+/// Whether a domain's XML has an id: `<domain type='kvm' id='3'>`.
+fn has_id(xml: &str) -> bool {
+    let root = xml.split_once("<domain").and_then(|(_, rest)| rest.split_once('>'));
+    root.is_some_and(|(attributes, _)| attributes.contains(" id="))
 }
 
 /// A domain in a listing of a node.
@@ -85,24 +117,14 @@ impl Node {
     /// A domain's XML, of what runs and of the definition; `None` when there is no such domain.
     pub async fn domain_text(&self, id: Uuid) -> Result<Option<DomainText>> {
         let doing = format!("read domain {id}");
-        let read = self
-            .ask_domain(id, &doing, |domain| {
-                let (state, reason) = domain.state()?;
-                let power = power(state, reason);
-                // The definition first: of a domain that goes off in between the running one's disks are the definition's.
-                let defined = domain.xml(flags::XML_INACTIVE)?;
-                let live = (power != Power::Off).then(|| domain.xml(0)).transpose()?;
-                Ok((power, live, defined))
-            })
-            .await;
-        let Some((power, live, defined)) = if_there(read)? else { return Ok(None) };
-        let view = |text: &String| DomainView::parse(text);
-        let Some(view_defined) = view(&defined) else { return Err(self.unreadable(&doing)) };
-        let Some(live) = live else {
-            return Ok(Some(DomainText { power, live: view_defined.clone(), defined: view_defined, text: defined }));
+        let Some(read) = if_there(self.ask_domain(id, &doing, Texts::read).await)? else { return Ok(None) };
+        let Texts { power, xml, definition } = read;
+        let view = |text: &str| DomainView::parse(text).ok_or_else(|| self.unreadable(&doing));
+        let live = view(&xml)?;
+        let Some(definition) = definition else {
+            return Ok(Some(DomainText { power, defined: live.clone(), live, text: xml }));
         };
-        let view_live = view(&live).ok_or_else(|| self.unreadable(&doing))?;
-        Ok(Some(DomainText { power, live: view_live, defined: view_defined, text: live + &defined }))
+        Ok(Some(DomainText { power, live, defined: view(&definition)?, text: xml + &definition }))
     }
 
     fn unreadable(&self, doing: &str) -> crate::Error {
@@ -135,15 +157,12 @@ impl Node {
         let doing = format!("read domain {id}");
         let read = self
             .ask_domain(id, &doing, move |domain| {
-                let (state, reason) = domain.state()?;
-                let power = power(state, reason);
-                let definition = (power != Power::Off).then(|| domain.xml(flags::XML_INACTIVE)).transpose()?;
+                let texts = Texts::read(domain)?;
                 // One without a definition has none.
-                let autostart = domain.autostart().unwrap_or(false);
-                Ok((power, domain.xml(0)?, definition, autostart))
+                Ok((texts, domain.autostart().unwrap_or(false)))
             })
             .await;
-        let Some((power, xml, definition, autostart)) = if_there(read)? else { return Ok(None) };
+        let Some((Texts { power, xml, definition }, autostart)) = if_there(read)? else { return Ok(None) };
         match DomainView::parse(&xml) {
             Some(mut view) => {
                 view.autostart = autostart;
@@ -331,6 +350,14 @@ pub(super) fn status(stats: &DomainStats) -> DomainStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_on_has_an_id() {
+        assert!(has_id("<domain type='kvm' id='3'>\n  <name>x</name>"));
+        assert!(has_id("<?xml version='1.0'?>\n<domain id='3' type='kvm' xmlns:qemu='…'>"));
+        assert!(!has_id("<domain type='kvm'>\n  <name>x</name><vcpus><vcpu id='0'/></vcpus>"));
+        assert!(!has_id(""));
+    }
 
     #[test]
     fn a_domain_that_comes_up_is_not_paused() {
