@@ -49,7 +49,8 @@ fn cut(lab: &mut Lab, (at, back): &(String, Back), method: &str, body: Value) ->
             lab.node.command("start-libvirtd");
         }
     };
-    let done = hit(lab, at, method, body, held, goes_on);
+    let answer = hold(lab, at, method, body, held, goes_on);
+    let done = is_done(lab, at, method, &answer);
     // libvirt 9.0 may die once more of what it is asked right after its start.
     eventually("the node is up again", SOON, || {
         lab.node.command("revive-libvirtd");
@@ -85,17 +86,9 @@ pub fn hold(
     })
 }
 
-/// The same, with something done to its node. Returns whether the call is done all the same.
+/// Whether a call with this answer, in which something was done to its node, is done all the same.
 #[track_caller]
-fn hit(
-    lab: &mut Lab,
-    at: &str,
-    method: &str,
-    body: Value,
-    held: impl FnOnce(&Lab),
-    goes_on: impl FnOnce(&Lab),
-) -> bool {
-    let answer = hold(lab, at, method, body, held, goes_on);
+fn is_done(lab: &Lab, at: &str, method: &str, answer: &Answer) -> bool {
     assert!([200, 409, 422, 503].contains(&answer.status), "{at}: {answer:?}");
     lab.wait_for_tasks();
     let tasks = lab.ok("list-tasks", json!({"method": method, "limit": 1}));
@@ -317,7 +310,8 @@ fn qemu_killed_while_snapshots_are_taken_and_deleted() {
             scene.write_through(1);
             let qemu = scene.qemu().unwrap();
             let body = json!({"vm": "scene", "name": "one", "memory": memory});
-            let done = hit(scene.lab, &at, "create-snapshot", body, |_| signal("-9", &qemu), |_| ());
+            let answer = hold(scene.lab, &at, "create-snapshot", body, |_| signal("-9", &qemu), |_| ());
+            let done = is_done(scene.lab, &at, "create-snapshot", &answer);
             scene.is_off();
             assert_eq!(scene.names(), if done { &["one"][..] } else { &[] }, "{what}");
             scene.agrees(&what);
@@ -339,7 +333,8 @@ fn qemu_killed_while_snapshots_are_taken_and_deleted() {
             scene.write_through(3);
             let qemu = scene.qemu().unwrap();
             let body = json!({"vm": "scene", "snapshot": gone});
-            hit(scene.lab, &at, "delete-snapshot", body, |_| signal("-9", &qemu), |_| ());
+            let answer = hold(scene.lab, &at, "delete-snapshot", body, |_| signal("-9", &qemu), |_| ());
+            is_done(scene.lab, &at, "delete-snapshot", &answer);
             scene.is_off();
             scene.wait_until_merged(&what);
             for (name, pattern) in [("root", 1), ("leaf", 2)] {
@@ -380,7 +375,8 @@ fn qemu_killed_while_a_volume_is_attached_and_detached() {
             start_holder(&lab, &vm);
             let mark = format!("guest={domain}");
             let qemu = trouble::qemus(&[&mark, &lab.node.dir.display().to_string()]).pop().unwrap();
-            let done = hit(&mut lab, &at, method, body.clone(), |_| signal("-9", &qemu), |_| ());
+            let answer = hold(&mut lab, &at, method, body.clone(), |_| signal("-9", &qemu), |_| ());
+            let done = is_done(&lab, &at, method, &answer);
             eventually("it is off", SOON, || {
                 (lab.ok("describe-vm", json!({"vm": "holder"}))["state"] == "shutoff").then_some(())
             });

@@ -215,10 +215,11 @@ impl Store {
         }
         move_volumes(&mut transaction, moves).await?;
         stand_on(&mut transaction, snapshot.vm, snapshot.id).await?;
-        match (step.and_then(|step| step.closes.as_ref()), task) {
-            (Some(reply), Some(task)) => end_task(&mut transaction, task, reply).await?,
-            (None, Some(task)) => close_journal(&mut transaction, task).await?,
-            (_, None) => {}
+        if let Some(task) = task {
+            close_journal(&mut transaction, task).await?;
+        }
+        if let Some((step, reply)) = step.and_then(|step| Some((step, step.closes.as_ref()?))) {
+            end_task(&mut transaction, step.task, reply).await?;
         }
         self.commit(transaction, "make a snapshot ready").await
     }

@@ -383,11 +383,11 @@ async fn begin_task(
     if let Some(entry) = entry {
         audit::insert(&mut **transaction, entry).await?;
     }
-    event::insert(transaction, &[task.event()]).await?;
-    Ok(())
+    event::insert(transaction, &[task.event()]).await
 }
 
-/// Adds a step with those that are foretold, and with its task where that begins with it, within the transaction that is all that it does, or before it begins.
+/// Adds a step with those that are foretold, and with its task where that begins with it, within the transaction that is all that it
+/// does, or before it begins.
 pub(super) async fn begin_step(transaction: &mut Transaction<'_, Any>, step: &StepBegun) -> Result<()> {
     if let Some(begun) = &step.opens {
         begin_task(transaction, &begun.task, begun.token.as_ref(), Some(&begun.entry)).await?;

@@ -442,14 +442,7 @@ where
         }
         let app = &task.app;
         let without_secrets = |reply: &mut Value| app.tasks.take_secrets(id, owner, secrets, reply);
-        let ended = std::mem::take(&mut *lock(&task.ended));
-        let result = match task.closed.get() {
-            Some(written) => {
-                drop(held);
-                result.or_else(|_| serde_json::from_str(written).map_err(unwritten)).map(Arc::new)
-            }
-            None => conclude(app, id, result, &ended, held, without_secrets).await,
-        };
+        let result = conclude(&task, result, held, without_secrets).await;
         lock(&app.tasks.progress).remove(&id);
         sender.send_replace(Some(result));
         // Tells whoever waits for its beginning that there was none.
@@ -469,20 +462,23 @@ where
     Ok(Started { id, outcome })
 }
 
-/// Journals the end of a task, with its reply without secrets; unwinds one that failed.
+/// Journals the end of a task, with its reply without secrets, unless its last step has; unwinds one that failed.
 async fn conclude<R: Serialize + DeserializeOwned>(
-    app: &App,
-    id: Uuid,
+    task: &Task,
     result: Result<R>,
-    ended: &[Ended],
     held: Vec<Held>,
     without_secrets: impl FnOnce(&mut Value),
 ) -> Result<Arc<R>> {
+    if let Some(written) = task.closed.get() {
+        return result.or_else(|_| serde_json::from_str(written).map_err(unwritten)).map(Arc::new);
+    }
+    let (app, id) = (&task.app, task.id);
+    let ended = std::mem::take(&mut *lock(&task.ended));
     match result {
         Ok(reply) => {
             let mut written = serde_json::to_value(&reply).map_err(unwritten)?;
             without_secrets(&mut written);
-            let (written, ended) = (written.to_string(), ended.to_vec());
+            let written = written.to_string();
             // The work is done: that the journal can't say so yet doesn't make it undone.
             if !try_to_end(app, id, &written, &ended).await {
                 drop(held);
@@ -494,7 +490,7 @@ async fn conclude<R: Serialize + DeserializeOwned>(
             Ok(Arc::new(reply))
         }
         Err(error) => {
-            if let Err(error) = app.store.end_steps(id, ended).await {
+            if let Err(error) = app.store.end_steps(id, &ended).await {
                 tracing::warn!(%error, %id, "the ends of steps are not journalled");
             }
             unwind(app, id, &error, held).await;
@@ -577,9 +573,11 @@ async fn try_unwind(app: &App, id: Uuid, problem: &Option<String>) -> bool {
         }
         app.tasks.is_ending(id);
         match task {
+            // It never began, since its first step could not be written.
+            None => Ok(()),
             // What was cut off has been brought to its end instead.
             Some(task) if task.result.is_some() => super::recover::finish(app, &task).await,
-            _ => app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await,
+            Some(_) => app.store.set_task_state(id, TaskState::Failed, None, problem.clone()).await,
         }
     };
     match unwound.await {

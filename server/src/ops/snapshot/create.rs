@@ -190,6 +190,7 @@ async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, V
         let view = async {
             let (view, known) = tokio::join!(vm.node.volume(row.pool, &row.file), known_backing(app, row));
             let Some(view) = view? else { return Ok(None) };
+            // Where libvirt's last look and the store say the same, that is it; else its header is read.
             let backing = match known? {
                 known if known == view.backing => known,
                 _ => vm.node.backing_file(row.pool, &row.file).await?,
@@ -202,8 +203,7 @@ async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, V
     Ok((rows, views))
 }
 
-/// What a volume's image stands on, as far as the store knows. Where libvirt's last look says the same, that is it; else its header
-/// is read.
+/// What a volume's image stands on, as far as the store knows.
 async fn known_backing(app: &App, volume: &VolumeRecord) -> Result<Option<String>> {
     match (&volume.base, volume.template) {
         (Some(base), _) => Ok(Some(base.clone())),
@@ -360,12 +360,11 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<Snapsh
     record.phase = SnapshotPhase::Ready;
     let (taken, moved, reply) = (&record, &moves, wire(&record, disks, true));
     let make_ready = async {
-        let is_ready = |step: Arc<StepBegun>, ends| async move {
-            app.store.snapshot_is_ready(taken, moved, ends, Some(&step)).await
-        };
+        let is_ready =
+            |step: Arc<StepBegun>| async move { app.store.snapshot_is_ready(taken, moved, None, Some(&step)).await };
         match last {
-            true => task.end_in_store("make-ready", &reply, |step| is_ready(step, Some(task.id))).await?,
-            false => task.step_in_store("make-ready", None, false, |step| is_ready(step, None)).await?,
+            true => task.end_in_store("make-ready", &reply, is_ready).await?,
+            false => task.step_in_store("make-ready", None, false, is_ready).await?,
         }
         app.index.move_volumes(moved);
         Ok::<_, Error>(())
