@@ -33,6 +33,7 @@ mod ffi;
 pub mod flags;
 mod handler;
 mod network;
+mod poller;
 mod pool;
 mod pool_event;
 mod stats;

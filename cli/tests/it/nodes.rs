@@ -94,3 +94,24 @@ fn a_remote_node_is_the_same_as_a_local_one() {
     vm.delete();
     assert_eq!(lab.files(), Vec::<String>::new());
 }
+
+/// How often the thread that waits for libvirt's events has slept.
+fn sleeps(lab: &Lab) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", lab.server.pid())).unwrap();
+    let statuses = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default());
+    let status = statuses.into_iter().find(|status| status.contains("libvirt-events")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn calls_do_not_wake_the_thread_of_events() {
+    let lab = Lab::own();
+    let before = sleeps(&lab);
+    for _ in 0..100 {
+        lab.ok("list-networks", json!({}));
+    }
+    let slept = sleeps(&lab) - before;
+    // Keep-alive and what happens on the node do; libvirt's own loop is woken over a thousand times.
+    assert!(slept < 50, "{slept} times");
+}
