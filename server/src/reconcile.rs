@@ -25,6 +25,9 @@ const AGENT: Duration = Duration::from_secs(5);
 const VIEWS_A_SCAN: usize = 50;
 /// Configurations read from one node at a time.
 const READS_AT_ONCE: usize = 3;
+/// How long after it was told to have changed a definition is read again, unless it was read meanwhile: who changes it here reads
+/// it right after.
+const DEFINED: Duration = Duration::from_millis(20);
 /// An error of a disk is told again after so long.
 const IO_ERRORS: Duration = Duration::from_secs(60);
 /// Guest agents of one node asked at a time.
@@ -53,6 +56,15 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
             | NodeEvent::Devices { .. }
                 if deaf => {}
             NodeEvent::Devices { node, domain } => refresh_soon(&app, &node, domain),
+            NodeEvent::Domain { node, domain, event: PowerEvent::Defined } => {
+                let (app, told) = (app.clone(), app.index.begin_read());
+                tokio::spawn(async move {
+                    tokio::time::sleep(DEFINED).await;
+                    if !app.index.was_read_since(domain, told) {
+                        refresh_soon(&app, &node, domain);
+                    }
+                });
+            }
             NodeEvent::Domain { node, domain, event } => {
                 // A domain that begins to power off is still on; `Stopped` follows.
                 if event != PowerEvent::ShuttingDown {

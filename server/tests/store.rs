@@ -10,7 +10,7 @@ mod rows;
 mod steps;
 
 use api::{
-    Access, Time,
+    Time,
     credential::{CheckState, CredentialKind},
     event::EventKind,
     orphan::OrphanKind,
@@ -21,8 +21,8 @@ use server::{
     Error,
     store::{
         Boot, CheckRecord, ClientToken, CopyRecord, EventFilter, EventRange, Made, NewEvent, Reserved, StepBegun,
-        Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, TokenRecord, VmPhase, VmRecord, VmSpec,
-        VolumePhase, VolumeRecord, VolumeRole,
+        Store, TaskRecord, TemplatePhase, TemplateRecord, TemplateSpec, VmPhase, VmRecord, VmSpec, VolumePhase,
+        VolumeRecord, VolumeRole,
     },
 };
 use std::{
@@ -273,20 +273,7 @@ async fn behaves(store: &Store) {
     store.forget_template(base.id).await.unwrap();
     store.forget_template(base.id).await.unwrap();
 
-    // Tokens.
-    let token = TokenRecord {
-        id: Uuid::now_v7(),
-        name: "t".into(),
-        hash: "h".into(),
-        role: Access::Viewer,
-        expires_at: Some(Time(5)),
-        created_at: Time(4),
-    };
-    store.put_token(&token).await.unwrap();
-    store.put_token(&token).await.unwrap();
-    let found = store.token("h").await.unwrap().unwrap();
-    assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
-    assert!(store.token("other").await.unwrap().is_none());
+    access::tokens(store).await;
     access::keypairs(store).await;
     journal(store).await;
 }

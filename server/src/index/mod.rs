@@ -95,6 +95,13 @@ impl Index {
         self.reads.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    /// Whether what is known of a domain was told by a later read than the one of this number.
+    pub fn was_read_since(&self, id: Uuid, read: u64) -> bool {
+        self.read(|inner| {
+            inner.entries.get(id).and_then(|entry| entry.seen.as_ref()).is_some_and(|seen| seen.read > read)
+        })
+    }
+
     /// Takes in what a node told of a domain (`None`: there is no such domain), by the read of this number. Returns what was taken in of
     /// a domain that is there.
     pub fn observe(&self, node: &str, id: Uuid, read: u64, told: Option<(Power, DomainView)>) -> Option<Sight> {
@@ -277,6 +284,13 @@ impl Index {
     /// The volumes that a VM is to let go of.
     pub fn detaching_from(&self, vm: Uuid) -> Vec<VolumeRecord> {
         self.read(|inner| inner.volumes.detaching_from(vm))
+    }
+
+    /// The volumes that a VM's disks are on.
+    pub fn volumes_of(&self, vm: &Entry) -> Vec<VolumeRecord> {
+        let Some(seen) = &vm.seen else { return Vec::new() };
+        let paths = seen.view.disks.iter().filter_map(|disk| disk.path.as_ref());
+        self.read(|inner| paths.filter_map(|path| inner.volumes.at(&vm.node, path)).cloned().collect())
     }
 
     /// The VM with this id.

@@ -71,6 +71,7 @@ pub struct Store {
     told: watch::Sender<u64>,
     /// Counts the changes of what nodes are told of it.
     changes: watch::Sender<u64>,
+    tokens: Arc<token::Known>,
     _in_use: Arc<InUse>,
 }
 
@@ -139,7 +140,8 @@ impl Store {
             .await
             .map_err(failed("open the database"))?;
         let in_use = Arc::new(InUse::Memory);
-        Ok(Store { pool, sqlite, told: watch::Sender::new(0), changes: watch::Sender::new(0), _in_use: in_use })
+        let (told, changes) = (watch::Sender::new(0), watch::Sender::new(0));
+        Ok(Store { pool, sqlite, told, changes, tokens: Arc::default(), _in_use: in_use })
     }
 
     /// Brings the tables to a migration, which is none before theirs.

@@ -4,6 +4,10 @@ use super::{Store, failed, is_taken, name_key, parse_uuid};
 use crate::{Error, Result};
 use api::{Access, Time};
 use sqlx::{Row, any::AnyRow};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 use uuid::Uuid;
 
 /// A token.
@@ -24,6 +28,29 @@ pub struct TokenRecord {
 }
 
 const COLUMNS: &str = "id, name, hash, role, expires_at, created_at";
+
+/// The tokens that were found by their hashes: each call looks for its own. No other process changes them meanwhile.
+#[derive(Default)]
+pub(super) struct Known(Mutex<Tokens>);
+
+#[derive(Default)]
+struct Tokens {
+    by_hash: HashMap<String, TokenRecord>,
+    /// Counts the changes: what was read before one is not kept after it.
+    changes: u64,
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Tokens> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        let mut tokens = self.lock();
+        tokens.by_hash.clear();
+        tokens.changes += 1;
+    }
+}
 
 impl Store {
     /// Adds a token.
@@ -50,6 +77,7 @@ impl Store {
         .bind(token.created_at.0)
         .execute(&self.pool)
         .await;
+        self.tokens.forget();
         match added {
             Ok(_) => Ok(()),
             Err(error) if is_taken(&error) => Err(Error::exists("token", &token.name)),
@@ -59,33 +87,43 @@ impl Store {
 
     /// Forgets the tokens of this name that have another hash, with their sessions.
     pub async fn forget_tokens_but(&self, name: &str, hash: &str) -> Result<()> {
-        sqlx::query("delete from token where lower(name) = $1 and hash <> $2")
+        let deleted = sqlx::query("delete from token where lower(name) = $1 and hash <> $2")
             .bind(name_key(name))
             .bind(hash)
             .execute(&self.pool)
-            .await
-            .map(|_| ())
-            .map_err(failed("forget tokens"))
+            .await;
+        self.tokens.forget();
+        deleted.map(|_| ()).map_err(failed("forget tokens"))
     }
 
     /// Forgets a token, with its sessions.
     pub async fn forget_token(&self, id: Uuid) -> Result<()> {
-        sqlx::query("delete from token where id = $1")
-            .bind(id.to_string())
-            .execute(&self.pool)
-            .await
-            .map(|_| ())
-            .map_err(failed("forget a token"))
+        let deleted = sqlx::query("delete from token where id = $1").bind(id.to_string()).execute(&self.pool).await;
+        self.tokens.forget();
+        deleted.map(|_| ()).map_err(failed("forget a token"))
     }
 
     /// The token with this hash.
     pub async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
+        let changes = {
+            let known = self.tokens.lock();
+            if let Some(token) = known.by_hash.get(hash) {
+                return Ok(Some(token.clone()));
+            }
+            known.changes
+        };
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("select {COLUMNS} from token where hash = $1")))
             .bind(hash)
             .fetch_optional(&self.pool)
             .await
             .map_err(failed("read a token"))?;
-        row.as_ref().map(read).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let token = read(&row)?;
+        let mut known = self.tokens.lock();
+        if known.changes == changes {
+            known.by_hash.insert(hash.to_owned(), token.clone());
+        }
+        Ok(Some(token))
     }
 
     /// The token of this name or id.

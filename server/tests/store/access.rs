@@ -12,6 +12,31 @@ use server::{
 };
 use uuid::Uuid;
 
+pub async fn tokens(store: &Store) {
+    let token = TokenRecord {
+        id: Uuid::now_v7(),
+        name: "t".into(),
+        hash: "h".into(),
+        role: Access::Viewer,
+        expires_at: Some(Time(5)),
+        created_at: Time(4),
+    };
+    store.put_token(&token).await.unwrap();
+    store.put_token(&token).await.unwrap();
+    let found = store.token("h").await.unwrap().unwrap();
+    assert_eq!((found.role, found.expires_at), (Access::Viewer, Some(Time(5))));
+    assert!(store.token("other").await.unwrap().is_none());
+    // What is known of it follows each change.
+    store.put_token(&TokenRecord { role: Access::Operator, ..token.clone() }).await.unwrap();
+    assert_eq!(store.token("h").await.unwrap().unwrap().role, Access::Operator);
+    store.forget_tokens_but("t", "another").await.unwrap();
+    assert!(store.token("h").await.unwrap().is_none());
+    store.insert_token(&token).await.unwrap();
+    assert_eq!(store.token("h").await.unwrap().unwrap().role, Access::Viewer);
+    store.forget_token(token.id).await.unwrap();
+    assert!(store.token("h").await.unwrap().is_none());
+}
+
 pub async fn keypairs(store: &Store) {
     let keypair = |name: &str| KeypairRecord {
         id: Uuid::now_v7(),

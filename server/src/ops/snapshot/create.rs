@@ -185,22 +185,40 @@ type Views = HashMap<Uuid, Result<Option<(VolumeView, Option<String>)>>>;
 
 /// The volumes of a VM, with what its node says of each; one that can't be read may not be needed.
 async fn volumes_of(app: &App, vm: &vm::Subject) -> Result<(Vec<VolumeRecord>, Views)> {
-    let rows = app.store.volumes_of_vm(vm.id).await?;
-    let views = rows.iter().map(|row| async {
-        let view = async {
-            let (view, known) = tokio::join!(vm.node.volume(row.pool, &row.file), known_backing(app, row));
-            let Some(view) = view? else { return Ok(None) };
-            // Where libvirt's last look and the store say the same, that is it; else its header is read.
-            let backing = match known? {
-                known if known == view.backing => known,
-                _ => vm.node.backing_file(row.pool, &row.file).await?,
-            };
-            Ok(Some((view, backing)))
-        };
-        (row.id, view.await)
+    // The node is asked of those that the index knows while the store is: these are them, unless somebody interferes.
+    let known = app.index.volumes_of(&vm.entry);
+    let ask = known.into_iter().map(|one| async move {
+        let view = vm.node.volume(one.pool, &one.file).await;
+        ((one.pool, one.file), view)
     });
-    let views = futures::future::join_all(views).await.into_iter().collect();
+    let (rows, asked) = tokio::join!(app.store.volumes_of_vm(vm.id), futures::future::join_all(ask));
+    let (rows, mut asked) = (rows?, asked.into_iter().collect::<HashMap<_, _>>());
+    let mut views = Views::new();
+    for row in &rows {
+        let asked = asked.remove(&(row.pool, row.file.clone()));
+        views.insert(row.id, view_of(app, vm, row, asked).await);
+    }
     Ok((rows, views))
+}
+
+/// What the node says of a volume, which it may have been asked before, and what its image stands on; `None` when it is gone.
+async fn view_of(
+    app: &App,
+    vm: &vm::Subject,
+    row: &VolumeRecord,
+    asked: Option<hypervisor::Result<Option<VolumeView>>>,
+) -> Result<Option<(VolumeView, Option<String>)>> {
+    let view = match asked {
+        Some(asked) => asked?,
+        None => vm.node.volume(row.pool, &row.file).await?,
+    };
+    let Some(view) = view else { return Ok(None) };
+    // Where libvirt's last look and the store say the same, that is it; else its header is read.
+    let backing = match known_backing(app, row).await? {
+        known if known == view.backing => known,
+        _ => vm.node.backing_file(row.pool, &row.file).await?,
+    };
+    Ok(Some((view, backing)))
 }
 
 /// What a volume's image stands on, as far as the store knows.
