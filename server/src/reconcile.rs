@@ -1,8 +1,12 @@
 //! Keeping the index true and finishing what was begun: events first, a periodic scan as repair.
 
 use crate::{
-    App, Result, credential_checks, events, housekeeping, nodes::Member, observe::refresh, ops, sampler, seeds,
-    store::NewEvent, task,
+    App, Result, credential_checks, events, housekeeping,
+    nodes::Member,
+    observe::{SOON, is_at_work, refresh, refresh_told},
+    ops, sampler, seeds,
+    store::NewEvent,
+    task,
 };
 use api::event::EventKind;
 use futures::StreamExt;
@@ -25,9 +29,6 @@ const AGENT: Duration = Duration::from_secs(5);
 const VIEWS_A_SCAN: usize = 50;
 /// Configurations read from one node at a time.
 const READS_AT_ONCE: usize = 3;
-/// How long after it was told to have changed a definition is read again, unless it was read meanwhile: who changes it here reads
-/// it right after.
-const DEFINED: Duration = Duration::from_millis(20);
 /// An error of a disk is told again after so long.
 const IO_ERRORS: Duration = Duration::from_secs(60);
 /// Guest agents of one node asked at a time.
@@ -58,10 +59,12 @@ pub async fn follow_events(app: App, mut events: mpsc::UnboundedReceiver<NodeEve
             NodeEvent::Devices { node, domain } => refresh_soon(&app, &node, domain),
             NodeEvent::Domain { node, domain, event: PowerEvent::Defined } => {
                 let (app, told) = (app.clone(), app.index.begin_read());
+                let ours = is_at_work(&app, domain);
                 tokio::spawn(async move {
-                    tokio::time::sleep(DEFINED).await;
+                    tokio::time::sleep(SOON).await;
+                    // Who has changed it here may have read it right after.
                     if !app.index.was_read_since(domain, told) {
-                        refresh_soon(&app, &node, domain);
+                        refresh_of(&app, &node, domain, ours).await;
                     }
                 });
             }
@@ -283,13 +286,16 @@ async fn scan(app: &App, node: &Node, came_up: Option<Instant>) -> Result<()> {
 
 fn refresh_soon(app: &App, node: &str, id: Uuid) {
     let (app, node) = (app.clone(), node.to_owned());
-    tokio::spawn(async move {
-        let Ok(node) = app.node(&node) else { return };
-        if let Err(error) = refresh(&app, &node, id).await {
-            // The next scan repairs it.
-            tracing::debug!(%error, "an event's domain could not be read");
-        }
-    });
+    tokio::spawn(async move { refresh_of(&app, &node, id, is_at_work(&app, id)).await });
+}
+
+/// Reads a domain that an event was about.
+async fn refresh_of(app: &App, node: &str, id: Uuid, was_at_work: bool) {
+    let Ok(node) = app.node(node) else { return };
+    if let Err(error) = refresh_told(app, &node, id, was_at_work).await {
+        // The next scan repairs it.
+        tracing::debug!(%error, "an event's domain could not be read");
+    }
 }
 
 async fn read_agent_addresses(app: &App, node: &Node, id: Uuid) {

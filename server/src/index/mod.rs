@@ -132,6 +132,25 @@ impl Index {
         sight
     }
 
+    /// Takes in that disks of a domain that is off have gone on in other images, as its node has just confirmed. Returns what was
+    /// taken in. Reads that began before are overtaken.
+    pub fn move_disks(&self, id: Uuid, moves: &[Move]) -> Option<Sight> {
+        let read = self.begin_read();
+        let mut sight = None;
+        self.write(|inner| {
+            let Some(seen) = inner.entries.seen_mut(id) else { return };
+            let before = Arc::clone(&seen.view);
+            for disk in &mut Arc::make_mut(&mut seen.view).disks {
+                if let Some(one) = moves.iter().find(|one| disk.path.as_ref() == Some(&one.from.path)) {
+                    disk.path = Some(one.to.path.clone());
+                }
+            }
+            seen.read = read;
+            sight = Some(Sight { before: Some(before), now: Arc::clone(&seen.view) });
+        });
+        sight
+    }
+
     /// Takes in a whole listing of a node, by the read of this number. Returns the domains whose configuration must be
     /// read: unknown ones, and those in another power state than was known.
     pub fn observe_listing(&self, node: &str, read: u64, statuses: &[hypervisor::domain::DomainStatus]) -> Vec<Uuid> {
@@ -453,6 +472,7 @@ fn forget_sight(inner: &mut Inner, node: &str, id: Uuid) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Image;
 
     pub(super) fn view(id: Uuid, name: &str) -> DomainView {
         let xml = format!(
@@ -519,6 +539,48 @@ mod tests {
         index.observe("a", id, later, Some((Power::Running, view(id, "x"))));
         assert!(index.observe_listing("a", listing, &off).is_empty());
         assert_eq!(index.get(id).unwrap().power(), Some(Power::Running));
+    }
+
+    #[test]
+    fn disks_that_were_moved_are_not_moved_back_by_an_older_read() {
+        let index = index();
+        let id = Uuid::now_v7();
+        let on = |path: &str| {
+            let mut view = view(id, "x");
+            view.disks = DomainView::parse(&format!(
+                "<domain><name>x</name><uuid>{id}</uuid><memory>1</memory><vcpu>1</vcpu><devices><disk type='file'>
+                 <source file='{path}'/><target dev='vda'/></disk></devices></domain>"
+            ))
+            .unwrap()
+            .disks;
+            Some((Power::Off, view))
+        };
+        let path = || index.get(id).unwrap().seen.unwrap().view.disks[0].path.clone().unwrap();
+        let image = |path: &str| Image { pool: Uuid::nil(), file: path.to_owned(), path: path.to_owned() };
+        let (from, to) = (image("/old"), image("/new"));
+        let moves = [Move { volume: id, base: "/old".to_owned(), from, to, size_bytes: 1 }];
+        assert!(index.move_disks(id, &moves).is_none());
+        index.observe("a", id, index.begin_read(), on("/old"));
+        let older = index.begin_read();
+        let sight = index.move_disks(id, &moves).unwrap();
+        assert_eq!(sight.before.unwrap().disks[0].path.as_deref(), Some("/old"));
+        assert_eq!((sight.now.disks[0].path.as_deref(), path().as_str()), (Some("/new"), "/new"));
+        index.observe("a", id, older, on("/old"));
+        assert_eq!(path(), "/new");
+        index.observe("a", id, index.begin_read(), on("/third"));
+        assert_eq!(path(), "/third");
+    }
+
+    #[test]
+    fn what_was_told_before_a_read_began_is_in_it() {
+        let index = index();
+        let id = Uuid::now_v7();
+        assert!(!index.was_read_since(id, 0));
+        let (before, told) = (index.begin_read(), index.begin_read());
+        index.observe("a", id, before, Some((Power::Off, view(id, "x"))));
+        assert!(!index.was_read_since(id, told), "that one may have read it as it was");
+        index.observe("a", id, index.begin_read(), Some((Power::Off, view(id, "x"))));
+        assert!(index.was_read_since(id, told));
     }
 
     #[test]

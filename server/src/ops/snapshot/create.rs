@@ -387,6 +387,11 @@ pub(super) async fn take(task: &Task, draft: Draft, last: bool) -> Result<Snapsh
         app.index.move_volumes(moved);
         Ok::<_, Error>(())
     };
+    if !on {
+        observe::disks_moved(app, &node, vm, moved);
+        make_ready.await?;
+        return Ok(reply);
+    }
     // What the domain is like by now hangs on nothing of that.
     let (made_ready, ()) = tokio::join!(make_ready, observe::refresh_after(app, &node, vm));
     made_ready?;
