@@ -210,7 +210,9 @@ impl Poller {
             }
         }
         self.tell_of_time();
-        for Data { opaque, free } in std::mem::take(&mut self.lock().left) {
+        // Taken out first: what is called here may call back, or wait for somebody who does.
+        let left = std::mem::take(&mut self.lock().left);
+        for Data { opaque, free } in left {
             if let Some(free) = free {
                 // SAFETY: promised when it was added; it was removed, and each is freed once.
                 unsafe { free(opaque) };
@@ -500,6 +502,26 @@ mod tests {
         assert_eq!(turning.sleeps(), before);
         turning.poller.update_timer(number, 1);
         assert_eq!(next(&told), 0);
+    }
+
+    #[test]
+    fn what_frees_may_call_back() {
+        static POLLER: std::sync::OnceLock<&Poller> = std::sync::OnceLock::new();
+        static DONE: AtomicBool = AtomicBool::new(false);
+        unsafe extern "C" fn free(_: *mut c_void) {
+            DONE.store(!POLLER.get().unwrap().remove_timer(1_000), SeqCst);
+        }
+        let turning = Turning::new();
+        POLLER.set(turning.poller).ok().unwrap();
+        let data = Data { opaque: std::ptr::null_mut(), free: Some(free) };
+        // SAFETY: it never calls, and frees nothing.
+        let number = unsafe { turning.poller.add_timer(-1, timer, data) };
+        turning.poller.remove_timer(number);
+        let end = Instant::now() + SOON;
+        while !DONE.load(SeqCst) {
+            assert!(Instant::now() < end, "it hangs");
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -315,7 +315,7 @@ fn libvirtd_killed_while_taking_and_deleting() {
             assert!([200, 409, 422, 503, 504].contains(&answer.status), "{what}: {answer:?}");
             scene.wait_until_up(&mut libvirtd);
             scene.lab.wait_for_tasks();
-            scene.wait_until_merged(&what);
+            scene.wait_until_merged_while(&what, || scene.revive(&mut libvirtd));
             scene.wait_until_up(&mut libvirtd);
             scene.write_through(2);
             scene.start_anew_where_libvirt_lost_track();

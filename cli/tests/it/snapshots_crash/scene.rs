@@ -134,7 +134,14 @@ impl Scene<'_> {
 
     #[track_caller]
     pub fn wait_until_merged(&self, what: &str) {
+        self.wait_until_merged_while(what, || ());
+    }
+
+    /// The same, with something that is done again and again meanwhile.
+    #[track_caller]
+    pub fn wait_until_merged_while(&self, what: &str, mut meanwhile: impl FnMut()) {
         eventually(&format!("{what}: no snapshot is hidden any more"), SOON, || {
+            meanwhile();
             let listed = self.lab.ok("list-snapshots", json!({"vm": "scene"}));
             listed["snapshots"].as_array().unwrap().iter().all(|one| one["state"] == "ready").then_some(())
         });
@@ -172,15 +179,18 @@ impl Scene<'_> {
 
     /// libvirtd may die by itself (9.0, when it is asked about a domain just after it was started again); a machine's own would
     /// be started by systemd.
-    ///
+    pub fn revive(&self, libvirtd: &mut String) {
+        if !fs::exists(format!("/proc/{libvirtd}")).unwrap() {
+            println!("libvirtd has died");
+            self.lab.node.command("start-libvirtd");
+            *libvirtd = self.lab.node.command("pid libvirtd");
+        }
+    }
+
     /// It may have lost the VM, which is off then, with what its guest had written through; it is started again.
     pub fn wait_until_up(&mut self, libvirtd: &mut String) {
         let state = eventually("the node is up", SOON, || {
-            if !fs::exists(format!("/proc/{libvirtd}")).unwrap() {
-                println!("libvirtd has died");
-                self.lab.node.command("start-libvirtd");
-                *libvirtd = self.lab.node.command("pid libvirtd");
-            }
+            self.revive(libvirtd);
             let vm = self.lab.ok("describe-vm", json!({"vm": "scene"}));
             let state = vm["state"].as_str().unwrap().to_owned();
             (vm["stale"] == false && ["running", "shutoff"].contains(&state.as_str())).then_some(state)
