@@ -35,21 +35,30 @@ impl Node {
 fn take_back(domain: &Domain, disk: &Switch) -> libvirt::Result<()> {
     let nodes = ask(domain, "query-named-block-nodes", json!({"flat": true}))?;
     let node = |path: &str, is_file: bool| {
-        let is_it = |node: &&Value| node["file"] == path && (node["drv"] == "file") == is_file;
+        let is_it = |node: &&Value| is_image(node, path) && (node["drv"] == "file") == is_file;
         nodes.as_array()?.iter().find(is_it)?["node-name"].as_str().map(str::to_owned)
     };
-    let (Some(top), Some(below)) = (node(&disk.to, false), node(&disk.from, false)) else { return Ok(()) };
-    if is_on(domain, &disk.to)? {
+    let (top, file) = (node(&disk.to, false), node(&disk.to, true));
+    if let (Some(top), true) = (&top, is_on(domain, &disk.to)?) {
+        let Some(below) = node(&disk.from, false) else { return Ok(()) };
         tracing::warn!(overlay = disk.to, "QEMU has taken a snapshot that libvirt doesn't know of: it is taken back");
-        commit(domain, &top, &below)?;
+        commit(domain, top, &below)?;
         if is_on(domain, &disk.to)? {
             return Err(failed("QEMU did not write an overlay back"));
         }
     }
-    ask(domain, "blockdev-del", json!({"node-name": top}))?;
-    match node(&disk.to, true) {
-        Some(file) => ask(domain, "blockdev-del", json!({"node-name": file})).map(|_| ()),
-        None => Ok(()),
+    // Also where it was only opened: a QEMU that has an image open for no device may not have its memory saved.
+    let close = |node: String| ask(domain, "blockdev-del", json!({"node-name": node})).map(|_| ());
+    top.into_iter().chain(file).try_for_each(close)
+}
+
+/// Whether a node of QEMU's is this image. One that was opened by itself, with what is below left out, has a name that says so:
+/// `json:{"backing": null, "driver": "qcow2", "file": {"driver": "file", "filename": "/pool/a.qcow2"}}`.
+fn is_image(node: &Value, path: &str) -> bool {
+    let Some(name) = node["file"].as_str() else { return false };
+    match name.strip_prefix("json:").map(serde_json::from_str::<Value>) {
+        Some(Ok(opened)) => opened["file"]["filename"] == path,
+        _ => name == path,
     }
 }
 
@@ -96,4 +105,20 @@ fn ask(domain: &Domain, execute: &str, arguments: Value) -> libvirt::Result<Valu
 
 fn failed(why: &str) -> libvirt::Error {
     libvirt_error(ErrorCode::OPERATION_FAILED, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_known_by_its_path_however_it_was_opened() {
+        let opened =
+            r#"json:{"backing": null, "driver": "qcow2", "file": {"driver": "file", "filename": "/pool/a.qcow2"}}"#;
+        for name in ["/pool/a.qcow2", opened] {
+            assert!(is_image(&json!({"file": name}), "/pool/a.qcow2"), "{name}");
+            assert!(!is_image(&json!({"file": name}), "/pool/b.qcow2"), "{name}");
+        }
+        assert!(!is_image(&json!({}), "/pool/a.qcow2"));
+    }
 }

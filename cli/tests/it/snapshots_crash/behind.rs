@@ -4,6 +4,7 @@ use super::scene::Scene;
 use crate::{lab::eventually, snapshots};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::{
@@ -15,7 +16,7 @@ use std::{
 impl Scene<'_> {
     /// Sends QMP to a running VM's QEMU, through libvirt; gives what it returns.
     #[track_caller]
-    fn qmp(&self, execute: &str, arguments: Value) -> Value {
+    pub fn qmp(&self, execute: &str, arguments: Value) -> Value {
         let command = json!({"execute": execute, "arguments": arguments}).to_string();
         let said = self.lab.node.virsh(&["qemu-monitor-command", &self.domain, &command]);
         let mut said: Value = serde_json::from_str(&said).unwrap();
@@ -25,6 +26,12 @@ impl Scene<'_> {
 
     /// Has QEMU go on in the overlays that a dead server has made, without libvirt's knowing it.
     pub fn snapshot_behind_libvirt(&self, disks: &[Value; 2]) {
+        let actions = self.open_behind_libvirt(disks);
+        self.qmp("transaction", json!({"actions": actions}));
+    }
+
+    /// Has QEMU open the overlays that a dead server has made, without libvirt's knowing it; gives what has it go on in them.
+    pub fn open_behind_libvirt(&self, disks: &[Value; 2]) -> Vec<Value> {
         let (mut actions, devices) = (Vec::new(), self.qmp("query-block", json!({})));
         for (number, disk) in disks.iter().enumerate() {
             let path = &disk["path"];
@@ -42,7 +49,13 @@ impl Scene<'_> {
             let data = json!({"node": device["inserted"]["node-name"], "overlay": top});
             actions.push(json!({"type": "blockdev-snapshot", "data": data}));
         }
-        self.qmp("transaction", json!({"actions": actions}));
+        actions
+    }
+
+    /// What QEMU calls the images that it has open.
+    pub fn open_images(&self) -> BTreeSet<String> {
+        let nodes = self.qmp("query-named-block-nodes", json!({"flat": true}));
+        nodes.as_array().unwrap().iter().map(|node| node["node-name"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Has QEMU merge the images that both disks are on into those below, of which libvirt sees the begin and not the end.
