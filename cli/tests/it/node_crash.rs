@@ -73,16 +73,18 @@ pub fn hold(
     let lab = &*lab;
     let pid = lab.server.pid().to_string();
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| lab.server.call(method, body));
+        let mut call = Some(scope.spawn(|| lab.server.call(method, body)));
         eventually(&format!("the server is at {at} of {method}"), SOON, || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            assert!(!call.is_finished(), "{at} of {method} did not come");
+            if let Some(ended) = call.take_if(|call| call.is_finished()) {
+                panic!("{at} of {method} did not come: {:?}", ended.join().unwrap());
+            }
             stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
         });
         held(lab);
         signal("-CONT", &pid);
         goes_on(lab);
-        call.join().unwrap()
+        call.unwrap().join().unwrap()
     })
 }
 

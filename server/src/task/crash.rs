@@ -1,7 +1,13 @@
 //! Places where a test can kill or fail the server, or make it deaf. Debug builds only.
 
 use crate::{Error, Result};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+/// A signal is taken within this.
+const TAKEN: Duration = Duration::from_millis(500);
 
 /// A point in the life of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub(super) fn at(step: &str, point: Point) -> Result<()> {
     let signal = |signal: &str| {
         let pid = std::process::id().to_string();
         let _ = std::process::Command::new("kill").args([signal, pid.as_str()]).status();
+        // On a busy machine it takes a moment until another thread has taken the signal: nothing goes on here until then.
+        std::thread::sleep(TAKEN);
     };
     if is_here("VMYARD_CRASH_AT") {
         // What kill -9 does: no destructor, no flush, no signal handler.
